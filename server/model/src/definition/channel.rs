@@ -1,0 +1,196 @@
+//! Channels: entrances that map traffic of one kind to services.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::name::DefinitionName;
+use super::rate_limit::RateRule;
+use crate::names::ServiceName;
+
+/// A channel by its `type`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum ChannelDefinition {
+    /// REST: decoded bodies, path parameters, content negotiation, OpenAPI.
+    Rest(RestChannel),
+    /// Plain HTTP: the body reaches the service as bytes, whatever its type.
+    Http(PlainHttpChannel),
+    /// JSON-RPC 2.0: one path, several methods.
+    Jsonrpc(JsonRpcChannel),
+}
+
+impl ChannelDefinition {
+    /// The `type` key.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Rest(_) => "rest",
+            Self::Http(_) => "http",
+            Self::Jsonrpc(_) => "jsonrpc",
+        }
+    }
+
+    /// What all HTTP channels share.
+    #[must_use]
+    pub fn entrance(&self) -> &HttpEntrance {
+        match self {
+            Self::Rest(channel) => &channel.entrance,
+            Self::Http(channel) => &channel.entrance,
+            Self::Jsonrpc(channel) => &channel.entrance,
+        }
+    }
+
+    /// The services the channel leads to.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceName> {
+        match self {
+            Self::Rest(channel) => vec![channel.service.clone()],
+            Self::Http(channel) => vec![channel.service.clone()],
+            Self::Jsonrpc(channel) => channel.methods.values().cloned().collect(),
+        }
+    }
+}
+
+/// What every channel that listens on HTTP has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HttpEntrance {
+    /// Path pattern: `/customers/{id:int}/files/{rest:path}`. Parameter types: `str` (default), `int`,
+    /// `float`, `bool`, `uuid`, `date`, `path` (the rest of the path, slashes included).
+    #[schemars(length(min = 1, max = 1024), pattern(r"^/"))]
+    pub path: String,
+    /// The security definition whose credentials a caller must present.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<DefinitionName>,
+    /// An inactive channel answers 404, as if it were not there.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub active: bool,
+    /// How long a caller waits at most, in milliseconds; the server's default otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400_000))]
+    pub deadline_ms: Option<u64>,
+    /// Largest request body in bytes; the server's default otherwise, and never more than its maximum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body_bytes: Option<u64>,
+    /// How many requests of this channel one server runs at once; more get 503. No limit of its own
+    /// otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_concurrency: Option<u32>,
+    /// Rate limits, all of which must allow a request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rate_limit: Vec<RateRule>,
+    /// Cross-origin requests; refused to browsers when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+    /// Networks clients may come from; all when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub allow_from: Vec<IpNet>,
+}
+
+/// A REST channel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RestChannel {
+    /// The service that answers.
+    pub service: ServiceName,
+    /// The HTTP methods it answers; all that the service handles when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(pattern(r"^[A-Z]{1,20}$")))]
+    pub methods: Vec<String>,
+    /// The format of bodies; by Content-Type and Accept when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_format: Option<DataFormat>,
+    /// Whether the channel appears in the generated OpenAPI document.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub openapi: bool,
+    /// Path, security, limits.
+    #[serde(flatten)]
+    pub entrance: HttpEntrance,
+}
+
+/// A plain HTTP channel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PlainHttpChannel {
+    /// The service that answers.
+    pub service: ServiceName,
+    /// The HTTP methods it answers; all that the service handles when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(pattern(r"^[A-Z]{1,20}$")))]
+    pub methods: Vec<String>,
+    /// Path, security, limits.
+    #[serde(flatten)]
+    pub entrance: HttpEntrance,
+}
+
+/// A JSON-RPC 2.0 channel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JsonRpcChannel {
+    /// JSON-RPC method name → service. Nothing outside this map can be called.
+    #[schemars(extend("minProperties" = 1))]
+    pub methods: BTreeMap<String, ServiceName>,
+    /// Most calls in one batch.
+    #[serde(default = "default_batch", skip_serializing_if = "is_default_batch")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_batch: u32,
+    /// Path, security, limits.
+    #[serde(flatten)]
+    pub entrance: HttpEntrance,
+}
+
+/// The format a REST channel insists on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DataFormat {
+    /// JSON (RFC 8259).
+    Json,
+    /// XML by the documented JSON mapping.
+    Xml,
+    /// `application/x-www-form-urlencoded` or `multipart/form-data` in, JSON out.
+    Form,
+    /// Bytes, undecoded.
+    Raw,
+}
+
+/// Cross-origin resource sharing (Fetch standard, section 3.2).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// Origins allowed, such as `https://app.example`; `*` for any, which excludes `credentials`.
+    #[schemars(length(min = 1))]
+    pub origins: Vec<String>,
+    /// Request headers a script may send beyond the safelisted ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    /// Response headers a script may read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expose: Vec<String>,
+    /// Whether cookies and HTTP authentication may be sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub credentials: bool,
+    /// How long a browser may keep a preflight answer, in seconds.
+    #[serde(default = "default_max_age")]
+    pub max_age_s: u32,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+fn default_batch() -> u32 {
+    50
+}
+
+fn is_default_batch(value: &u32) -> bool {
+    *value == default_batch()
+}
+
+fn default_max_age() -> u32 {
+    600
+}

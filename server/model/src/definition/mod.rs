@@ -1,0 +1,319 @@
+//! Definitions: every configured object, as it is written in YAML, stored in the ODB and read in a snapshot.
+//!
+//! A kind is one file beside this one plus one line in [`SHAPES`]. Each shape has a JSON Schema derived from
+//! its Rust type, so that one check lists every fault of a document with its pointer; the typed form is only
+//! made of what passed. The order of work is always: [`Definition::from_value`], then
+//! [`Definition::references`] checked by whoever holds the other definitions.
+
+mod channel;
+mod dictionary;
+mod name;
+mod rate_limit;
+mod security;
+mod service;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use channel::{
+    ChannelDefinition, Cors, DataFormat, HttpEntrance, JsonRpcChannel, PlainHttpChannel, RestChannel,
+};
+pub use dictionary::DictionaryDefinition;
+pub use name::DefinitionName;
+pub use rate_limit::{RateKey, RatePeriod, RateRule};
+pub use security::{ApiKey, ApiKeyLocation, BasicAuth, SecurityDefinition};
+pub use service::ServiceSettings;
+
+use crate::failure::Fault;
+use crate::names::ServiceName;
+use crate::schema::Schema;
+use crate::secret::SecretRef;
+
+/// What sort of object a definition configures. The lower-case word is its name in YAML, the API and the
+/// command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DefinitionKind {
+    /// An entrance.
+    Channel,
+    /// Read-only lookup table.
+    Dictionary,
+    /// Named credentials.
+    Security,
+    /// Run-time settings of a service that its code should not decide.
+    Service,
+}
+
+impl DefinitionKind {
+    /// Every kind, in the order of their names.
+    pub const ALL: [Self; 4] = [Self::Channel, Self::Dictionary, Self::Security, Self::Service];
+
+    /// The kind's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Channel => "channel",
+            Self::Dictionary => "dictionary",
+            Self::Security => "security",
+            Self::Service => "service",
+        }
+    }
+}
+
+impl fmt::Display for DefinitionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for DefinitionKind {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|kind| kind.as_str()).collect();
+            format!("unknown kind {text:?}; there are {}", known.join(", "))
+        })
+    }
+}
+
+/// What identifies a definition: its kind and name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct DefinitionId {
+    /// The kind.
+    pub kind: DefinitionKind,
+    /// The name, unique within its kind.
+    pub name: DefinitionName,
+}
+
+impl fmt::Display for DefinitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+/// A configured object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// Kind and name.
+    pub id: DefinitionId,
+    /// What it says.
+    pub body: DefinitionBody,
+}
+
+/// A definition's content by kind. Serializes to the YAML shape.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum DefinitionBody {
+    /// A channel.
+    Channel(ChannelDefinition),
+    /// A dictionary.
+    Dictionary(DictionaryDefinition),
+    /// A security definition.
+    Security(SecurityDefinition),
+    /// Settings of a service.
+    Service(ServiceSettings),
+}
+
+/// One shape a definition can have: a kind, and the value of its `type` key where the kind has several.
+struct Shape {
+    kind: DefinitionKind,
+    tag: Option<&'static str>,
+    schema: fn() -> schemars::Schema,
+}
+
+/// The registry. A new channel, security or other type is one line here.
+const SHAPES: &[Shape] = &[
+    Shape { kind: DefinitionKind::Channel, tag: Some("rest"), schema: || schemars::schema_for!(RestChannel) },
+    Shape {
+        kind: DefinitionKind::Channel,
+        tag: Some("http"),
+        schema: || schemars::schema_for!(PlainHttpChannel),
+    },
+    Shape {
+        kind: DefinitionKind::Channel,
+        tag: Some("jsonrpc"),
+        schema: || schemars::schema_for!(JsonRpcChannel),
+    },
+    Shape {
+        kind: DefinitionKind::Security,
+        tag: Some("basic_auth"),
+        schema: || schemars::schema_for!(BasicAuth),
+    },
+    Shape { kind: DefinitionKind::Security, tag: Some("api_key"), schema: || schemars::schema_for!(ApiKey) },
+    Shape {
+        kind: DefinitionKind::Dictionary,
+        tag: None,
+        schema: || schemars::schema_for!(DictionaryDefinition),
+    },
+    Shape { kind: DefinitionKind::Service, tag: None, schema: || schemars::schema_for!(ServiceSettings) },
+];
+
+type CompiledShapes = HashMap<(DefinitionKind, Option<&'static str>), Schema>;
+
+static SCHEMAS: LazyLock<CompiledShapes> = LazyLock::new(|| {
+    SHAPES
+        .iter()
+        .filter_map(|shape| {
+            let mut schema = (shape.schema)().to_value();
+            close(&mut schema, shape.tag);
+            Schema::compile(schema).ok().map(|compiled| ((shape.kind, shape.tag), compiled))
+        })
+        .collect()
+});
+
+/// Makes unknown keys errors and adds the `type` key, which serde takes off before the struct sees it.
+fn close(schema: &mut Value, tag: Option<&str>) {
+    let Some(object) = schema.as_object_mut() else { return };
+    object.insert("additionalProperties".into(), Value::Bool(false));
+    let Some(tag) = tag else { return };
+    let properties = object.entry("properties").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    if let Some(properties) = properties.as_object_mut() {
+        properties.insert("type".into(), serde_json::json!({"const": tag}));
+    }
+}
+
+/// The JSON Schema of every shape as `(kind, type, schema)`: the API's OpenAPI document and `docs/reference`
+/// are generated from it.
+pub fn shapes() -> impl Iterator<Item = (DefinitionKind, Option<&'static str>, &'static Value)> {
+    SHAPES.iter().filter_map(|shape| {
+        SCHEMAS.get(&(shape.kind, shape.tag)).map(|schema| (shape.kind, shape.tag, schema.source()))
+    })
+}
+
+impl Definition {
+    /// Checks `value` against its shape and makes a definition of it.
+    ///
+    /// # Errors
+    /// Every fault with its pointer, relative to `value`.
+    pub fn from_value(id: DefinitionId, value: Value) -> Result<Self, Vec<Fault>> {
+        let fault = |pointer: &str, detail: String| vec![Fault { pointer: pointer.to_owned(), detail }];
+        let tags: Vec<_> =
+            SHAPES.iter().filter(|shape| shape.kind == id.kind).filter_map(|shape| shape.tag).collect();
+        let tag = match (tags.is_empty(), value.get("type").map(Value::as_str)) {
+            (true, _) => None,
+            (false, Some(Some(text))) => match tags.iter().find(|tag| **tag == text) {
+                Some(tag) => Some(*tag),
+                None => {
+                    let detail = format!("unknown {} type {text:?}; there are {}", id.kind, tags.join(", "));
+                    return Err(fault("/type", detail));
+                }
+            },
+            (false, _) => {
+                return Err(fault("/type", format!("a {} needs a type: {}", id.kind, tags.join(", "))));
+            }
+        };
+        let faults = SCHEMAS
+            .get(&(id.kind, tag))
+            .map_or_else(|| fault("", "this kind has no schema".into()), |schema| schema.faults(&value));
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let decoded = match id.kind {
+            DefinitionKind::Channel => serde_json::from_value(value).map(DefinitionBody::Channel),
+            DefinitionKind::Dictionary => serde_json::from_value(value).map(DefinitionBody::Dictionary),
+            DefinitionKind::Security => serde_json::from_value(value).map(DefinitionBody::Security),
+            DefinitionKind::Service => serde_json::from_value(value).map(DefinitionBody::Service),
+        };
+        let body = decoded.map_err(|error| fault("", error.to_string()))?;
+        Ok(Self { id, body })
+    }
+
+    /// The definition in its YAML and ODB shape.
+    ///
+    /// # Errors
+    /// None for any definition that came from [`Definition::from_value`]; the type says so because
+    /// serialization does.
+    pub fn to_value(&self) -> Result<Value, serde_json::Error> {
+        serde_json::to_value(&self.body)
+    }
+
+    /// The definitions this one needs, each with the pointer of the field that names it.
+    #[must_use]
+    pub fn references(&self) -> Vec<(String, DefinitionId)> {
+        let DefinitionBody::Channel(channel) = &self.body else { return Vec::new() };
+        channel
+            .entrance()
+            .security
+            .iter()
+            .map(|name| {
+                ("/security".to_owned(), DefinitionId { kind: DefinitionKind::Security, name: name.clone() })
+            })
+            .collect()
+    }
+
+    /// The services this one leads to.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceName> {
+        match &self.body {
+            DefinitionBody::Channel(channel) => channel.services(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The secrets this definition holds, by field, for sealing and for resolving.
+    pub fn secrets_mut(&mut self) -> Vec<(&'static str, &mut SecretRef)> {
+        match &mut self.body {
+            DefinitionBody::Security(security) => security.secrets_mut(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// As [`Definition::secrets_mut`], to look at.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
+        match &self.body {
+            DefinitionBody::Security(security) => security.secrets(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn id(kind: DefinitionKind, name: &str) -> DefinitionId {
+        DefinitionId { kind, name: DefinitionName::new(name).unwrap() }
+    }
+
+    #[test]
+    fn every_shape_compiles() {
+        assert_eq!(shapes().count(), SHAPES.len());
+    }
+
+    #[test]
+    fn a_definition_survives_its_yaml_shape() {
+        let value = json!({
+            "type": "rest", "path": "/customers/{id:int}", "methods": ["GET"],
+            "service": "crm.customer.get", "security": "crm.clients",
+            "rate_limit": [{"limit": 10, "per": "minute", "by": "address"}]
+        });
+        let definition = Definition::from_value(id(DefinitionKind::Channel, "crm"), value.clone()).unwrap();
+        assert_eq!(definition.references().len(), 1);
+        assert_eq!(definition.to_value().unwrap(), value);
+    }
+
+    #[test]
+    fn all_faults_of_a_definition_are_listed() {
+        let value = json!({"type": "rest", "path": 7, "colour": "red", "active": "yes"});
+        let faults = Definition::from_value(id(DefinitionKind::Channel, "x"), value).unwrap_err();
+        let text: Vec<_> = faults.iter().map(|f| format!("{} {}", f.pointer, f.detail)).collect();
+        assert!(faults.len() >= 4, "{text:?}");
+        assert!(text.iter().any(|t| t.contains("colour")), "{text:?}");
+        assert!(text.iter().any(|t| t.contains("service")), "{text:?}");
+    }
+
+    #[test]
+    fn an_unknown_type_names_the_known_ones() {
+        let faults =
+            Definition::from_value(id(DefinitionKind::Security, "x"), json!({"type": "magic"})).unwrap_err();
+        assert!(faults[0].detail.contains("basic_auth"));
+    }
+}

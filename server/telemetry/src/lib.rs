@@ -1,0 +1,1 @@
+//! crosstie-telemetry
