@@ -1,0 +1,115 @@
+//! The table and `benches/REPORT.md`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::Plan;
+
+/// One measured figure.
+pub(crate) struct Row {
+    /// What was measured.
+    pub what: String,
+    /// What it is compared with, or the limit's source.
+    pub yardstick: String,
+    /// The measured value with its unit.
+    pub measured: String,
+    /// What the design demands.
+    pub limit: String,
+    /// Whether it holds.
+    pub holds: bool,
+    /// Throughput, latency, spread: whatever helps to judge the value.
+    pub beside: String,
+}
+
+/// All rows with the machine they were measured on.
+pub(crate) struct Report {
+    machine: String,
+    commands: String,
+    rows: Vec<Row>,
+}
+
+impl Report {
+    /// An empty report of this machine.
+    ///
+    /// # Errors
+    /// The machine does not describe itself.
+    pub(crate) fn new(plan: &Plan) -> Result<Self> {
+        let cpu = fs::read_to_string("/proc/cpuinfo")?
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix("model name")?.split(':').nth(1).map(str::trim).map(str::to_owned)
+            })
+            .unwrap_or_default();
+        let cores = std::thread::available_parallelism()?;
+        let memory = fs::read_to_string("/proc/meminfo")?
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:").map(str::trim).map(str::to_owned))
+            .unwrap_or_default();
+        let kernel = output("uname", &["-r"]);
+        let rustc = output("rustc", &["--version"]);
+        Ok(Self {
+            machine: format!("{cpu}, {cores} cores, {memory}, Linux {kernel}, {rustc}"),
+            commands: format!(
+                "`make bench`: {} paired runs of {} s each, `wrk -t1`; medians",
+                plan.rounds, plan.seconds
+            ),
+            rows: Vec::new(),
+        })
+    }
+
+    /// Adds measured rows.
+    pub(crate) fn add(&mut self, rows: Vec<Row>) {
+        self.rows.extend(rows);
+    }
+
+    /// The rows as a Markdown table.
+    pub(crate) fn table(&self) -> String {
+        let mut table = String::from(
+            "| what | yardstick | measured | must reach | holds | beside |\n|---|---|---|---|---|---|\n",
+        );
+        for row in &self.rows {
+            let holds = if row.holds { "yes" } else { "**no**" };
+            // Writing to a String does not fail.
+            let _ = writeln!(
+                table,
+                "| {} | {} | {} | {} | {holds} | {} |",
+                row.what, row.yardstick, row.measured, row.limit, row.beside
+            );
+        }
+        table
+    }
+
+    /// Writes the report.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let text = format!(
+            "# Benchmark report\n\nMachine: {}.\n\nCommands: {}.\n\nCost is the CPU time (user + system) of all \
+             server processes per request; the load generator shares the machine's cores, so throughput and p99 \
+             stand beside it only to help judge. Written by `make bench`; do not edit.\n\n{}",
+            self.machine,
+            self.commands,
+            self.table()
+        );
+        Ok(fs::write(path, text)?)
+    }
+}
+
+/// The median; zero of none.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    Command::new(program)
+        .args(arguments)
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default()
+}
