@@ -1,0 +1,181 @@
+//! TLS configurations of listeners and of internal clients: rustls over ring, TLS 1.2 and 1.3.
+//!
+//! The cryptography provider is passed to every configuration explicitly. rustls can also hold one for the
+//! whole process; two libraries that each install their own then disagree at run time, so nothing here
+//! relies on it.
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use crosstie_model::secret::SecretValue;
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::certificate::ReloadingCertificate;
+use crate::private_file::{PrivateFileError, read_public};
+
+/// ALPN of a listener that speaks both versions of HTTP (RFC 7301, RFC 9113 section 3.2), best first.
+pub const ALPN_HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
+/// ALPN of one that speaks HTTP/1.1 alone.
+pub const ALPN_HTTP1: &[&[u8]] = &[b"http/1.1"];
+/// Where distributions keep the certificate authorities everybody trusts.
+const SYSTEM_ROOTS: &[&str] =
+    &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// Whether clients of a listener show a certificate.
+#[derive(Debug, Clone)]
+pub enum ClientAuthentication {
+    /// They are not asked.
+    None,
+    /// They may: one that is shown must be signed by one of these, and who shows none is still let in to
+    /// present other credentials.
+    Optional(Arc<RootCertStore>),
+    /// They must show one signed by one of these.
+    Required(Arc<RootCertStore>),
+}
+
+/// A client's own certificate.
+#[derive(Debug)]
+pub struct ClientIdentity<'a> {
+    /// The chain (PEM).
+    pub chain_pem: &'a [u8],
+    /// Its private key (PEM).
+    pub key_pem: &'a SecretValue,
+}
+
+/// Why a TLS configuration could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// No certificate authority could be read.
+    #[error("no certificate authority could be read: {0}")]
+    Roots(String),
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
+    /// A certificate or key cannot be used.
+    #[error("the client certificate cannot be used: {0}")]
+    Identity(String),
+    /// The verifier could not be made.
+    #[error("client certificates cannot be verified: {0}")]
+    Verifier(#[source] VerifierBuilderError),
+    /// rustls refused the combination.
+    #[error("TLS cannot be configured: {0}")]
+    Configuration(#[source] rustls::Error),
+}
+
+/// The cryptography every configuration of this process uses: ring.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
+    Arc::clone(&PROVIDER)
+}
+
+/// Certificate authorities from PEM text; one that rustls cannot use is an error, not left out.
+///
+/// # Errors
+/// [`TlsError::Roots`], also when there is none.
+pub fn roots(pem: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| TlsError::Roots(error.to_string()))?;
+        store.add(certificate).map_err(|error| TlsError::Roots(error.to_string()))?;
+    }
+    if store.is_empty() {
+        return Err(TlsError::Roots("there is no certificate".to_owned()));
+    }
+    Ok(Arc::new(store))
+}
+
+/// Certificate authorities from a PEM file, such as the environment's `tls/ca.pem`.
+///
+/// # Errors
+/// As for [`roots`], or the file cannot be read.
+pub fn roots_from_file(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    roots(&read_public(path)?)
+}
+
+/// The authorities the operating system trusts, for connections to the outside. Ones that rustls cannot use
+/// are left out, as every browser does.
+///
+/// # Errors
+/// The system has no bundle in a known place.
+pub fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
+    let named = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
+    let known = SYSTEM_ROOTS.iter().map(std::path::PathBuf::from);
+    let mut store = RootCertStore::empty();
+    for path in named.into_iter().chain(known) {
+        let Ok(content) = read_public(&path) else { continue };
+        store.add_parsable_certificates(CertificateDer::pem_slice_iter(&content).flatten());
+        if !store.is_empty() {
+            return Ok(Arc::new(store));
+        }
+    }
+    Err(TlsError::Roots("the system has no bundle of them in a known place".to_owned()))
+}
+
+/// The configuration of a listener.
+///
+/// # Errors
+/// The client verifier could not be made.
+pub fn server_config(
+    certificate: Arc<ReloadingCertificate>,
+    alpn: &[&[u8]],
+    clients: &ClientAuthentication,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Configuration)?;
+    let verifier = |roots: &Arc<RootCertStore>| {
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider())
+    };
+    let builder = match clients {
+        ClientAuthentication::None => builder.with_no_client_auth(),
+        ClientAuthentication::Optional(roots) => builder.with_client_cert_verifier(
+            verifier(roots).allow_unauthenticated().build().map_err(TlsError::Verifier)?,
+        ),
+        ClientAuthentication::Required(roots) => {
+            builder.with_client_cert_verifier(verifier(roots).build().map_err(TlsError::Verifier)?)
+        }
+    };
+    let mut config = builder.with_cert_resolver(certificate);
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// The configuration of a client that trusts `roots` alone and, if it has one, shows its own certificate.
+///
+/// # Errors
+/// The identity cannot be used.
+pub fn client_config(
+    roots: Arc<RootCertStore>,
+    identity: Option<&ClientIdentity<'_>>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(roots, provider()).build().map_err(TlsError::Verifier)?;
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Configuration)?
+        .with_webpki_verifier(verifier);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let chain = CertificateDer::pem_slice_iter(identity.chain_pem)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| TlsError::Identity(error.to_string()))?;
+            // The parser's error is left out: it may quote what it read.
+            let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose())
+                .map_err(|_| TlsError::Identity("its key cannot be read".to_owned()))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| TlsError::Identity(error.to_string()))?
+        }
+    };
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
