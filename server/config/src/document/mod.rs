@@ -1,0 +1,281 @@
+//! Definitions as YAML: the documents of `crosstie apply`, `crosstie export` and `config/cluster`.
+//!
+//! A document's top-level keys are kinds, each a mapping from names to bodies. Reading reports every fault of
+//! every file together, each with its line; rendering is deterministic, and what it renders reads back equal.
+
+mod render;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crosstie_model::definition::shapes;
+use crosstie_model::{Definition, DefinitionId, DefinitionKind, Fault};
+use serde_json::Value;
+
+pub use render::{render, render_entry};
+
+use crate::fault::LocatedFault;
+use crate::shape;
+use crate::tree::{Content, Entry, Node, SyntaxFault, yaml};
+
+/// Most bytes of all files of one call together.
+pub const MAX_TOTAL_BYTES: usize = 32 * 1024 * 1024;
+
+/// How many faults of one call are reported.
+pub const MAX_FAULTS: usize = 1_000;
+
+/// A definition and where it is written.
+#[derive(Debug, Clone)]
+pub struct LocatedDefinition {
+    /// The definition. Its references are not checked yet.
+    pub definition: Definition,
+    /// The file it stands in.
+    pub file: PathBuf,
+    /// The line of its name.
+    pub line: usize,
+    body: Node,
+}
+
+impl LocatedDefinition {
+    /// A fault of this definition found later (an unknown reference, a conflict), at the line of the field
+    /// that `pointer` (RFC 6901, relative to the body) names; empty for the definition as a whole.
+    #[must_use]
+    pub fn fault(&self, pointer: &str, detail: impl Into<String>) -> LocatedFault {
+        let line = if pointer.is_empty() { self.line } else { self.body.line_of(pointer) };
+        LocatedFault::new(&self.file, line, format!("{}{pointer}", self.definition.id), detail)
+    }
+}
+
+/// Reads definitions from `files` (path for faults, and text). A name may stand only once in all of them.
+///
+/// # Errors
+/// Every fault of every file, sorted by file and line; at most [`MAX_FAULTS`].
+pub fn parse(files: &[(PathBuf, String)]) -> Result<Vec<LocatedDefinition>, Vec<LocatedFault>> {
+    let mut reader = Reader::default();
+    let mut budget = MAX_TOTAL_BYTES;
+    for (file, text) in files {
+        match budget.checked_sub(text.len()) {
+            Some(left) => budget = left,
+            None => {
+                let detail = format!("the files have more than {MAX_TOTAL_BYTES} bytes together");
+                reader.faults.push(LocatedFault::new(file, 1, "", detail));
+                break;
+            }
+        }
+        reader.file(file, text);
+    }
+    if reader.faults.is_empty() {
+        return Ok(reader.definitions);
+    }
+    reader.faults.sort();
+    reader.faults.truncate(MAX_FAULTS);
+    Err(reader.faults)
+}
+
+#[derive(Default)]
+struct Reader {
+    definitions: Vec<LocatedDefinition>,
+    known: HashMap<DefinitionId, (PathBuf, usize)>,
+    faults: Vec<LocatedFault>,
+}
+
+impl Reader {
+    fn file(&mut self, file: &Path, text: &str) {
+        match yaml::parse(text) {
+            Ok(documents) => documents.into_iter().for_each(|document| self.document(file, document)),
+            Err(faults) => {
+                let located = |fault: SyntaxFault| LocatedFault::new(file, fault.line, "", fault.detail);
+                self.faults.extend(faults.into_iter().map(located));
+            }
+        }
+    }
+
+    fn document(&mut self, file: &Path, document: Node) {
+        let line = document.line;
+        let Content::Mapping(kinds) = document.content else {
+            let detail = "a document maps kinds (channel, security …) to names to definitions";
+            self.faults.push(LocatedFault::new(file, line, "", detail));
+            return;
+        };
+        for entry in kinds {
+            match kind(&entry.key) {
+                Ok(kind) => self.kind(file, kind, entry.line, entry.node),
+                Err(detail) => self.faults.push(LocatedFault::new(file, entry.line, entry.key, detail)),
+            }
+        }
+    }
+
+    fn kind(&mut self, file: &Path, kind: DefinitionKind, line: usize, node: Node) {
+        match node.content {
+            Content::Mapping(entries) => {
+                entries.into_iter().for_each(|entry| self.definition(file, kind, entry));
+            }
+            Content::Scalar(Value::Null) => {}
+            _ => {
+                let detail = "must map names to definitions";
+                self.faults.push(LocatedFault::new(file, line, kind.as_str(), detail));
+            }
+        }
+    }
+
+    fn definition(&mut self, file: &Path, kind: DefinitionKind, entry: Entry) {
+        let key = format!("{kind}/{}", entry.key);
+        let name = match entry.key.parse() {
+            Ok(name) => name,
+            Err(error) => {
+                self.faults.push(LocatedFault::new(file, entry.line, key, format!("{error}")));
+                return;
+            }
+        };
+        let id = DefinitionId { kind, name };
+        if let Some((other, line)) = self.known.get(&id) {
+            let detail = format!("is already defined in {}:{line}", other.display());
+            self.faults.push(LocatedFault::new(file, entry.line, key, detail));
+            return;
+        }
+        self.known.insert(id.clone(), (file.to_owned(), entry.line));
+        if !matches!(entry.node.content, Content::Mapping(_)) {
+            self.faults.push(LocatedFault::new(file, entry.line, key, "must be a mapping of its settings"));
+            return;
+        }
+        match check(id, entry.node.to_value()) {
+            Ok(definition) => {
+                let (file, line, body) = (file.to_owned(), entry.line, entry.node);
+                self.definitions.push(LocatedDefinition { definition, file, line, body });
+            }
+            Err(faults) => {
+                for fault in faults {
+                    let at = &fault.pointer;
+                    let line = if at.is_empty() { entry.line } else { entry.node.line_of(at) };
+                    self.faults.push(LocatedFault::new(file, line, format!("{key}{at}"), fault.detail));
+                }
+            }
+        }
+    }
+}
+
+fn kind(word: &str) -> Result<DefinitionKind, String> {
+    if word == "deployment" {
+        return Err("deployments are not applied; deploy the unit's file instead".to_owned());
+    }
+    word.parse().map_err(|_| {
+        let known = DefinitionKind::ALL.iter().map(|kind| kind.as_str());
+        format!("unknown kind{}", shape::did_you_mean(word, known))
+    })
+}
+
+/// Makes a definition of `body` with every fault told in plain words, unknown keys at their own place.
+///
+/// # Errors
+/// Every fault with its pointer, relative to `body`.
+pub fn check(id: DefinitionId, body: Value) -> Result<Definition, Vec<Fault>> {
+    let r#type = body.get("type").and_then(Value::as_str);
+    let root = shapes().find(|(kind, tag, _)| *kind == id.kind && (tag.is_none() || *tag == r#type));
+    let Some((_, _, root)) = root else { return Definition::from_value(id, body) };
+    let mut known = body;
+    let mut faults = shape::take_unknown_keys(root, &mut known);
+    match Definition::from_value(id, known.clone()) {
+        Ok(definition) if faults.is_empty() => Ok(definition),
+        Ok(_) => Err(faults),
+        Err(more) => {
+            faults.extend(shape::in_plain_words(root, &known, more));
+            Err(faults)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<LocatedDefinition>, Vec<LocatedFault>> {
+        parse(&[(PathBuf::from("a.yaml"), text.to_owned())])
+    }
+
+    fn faults(text: &str) -> Vec<String> {
+        read(text).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    const CRM: &str = "\
+security:
+  crm.clients:
+    type: basic_auth
+    username: crm
+    password: env:CRM_PASSWORD
+channel:
+  crm.customer.get:
+    type: rest
+    path: /customers/{id:int}
+    methods: [GET]
+    service: crm.customer.get
+    security: crm.clients
+";
+
+    #[test]
+    fn a_document_holds_definitions_of_several_kinds() {
+        let found = read(CRM).unwrap();
+        let ids: Vec<_> = found.iter().map(|d| (d.definition.id.to_string(), d.line)).collect();
+        assert_eq!(ids, [("security/crm.clients".to_owned(), 2), ("channel/crm.customer.get".to_owned(), 7)]);
+        let fault = found[1].fault("/security", "there is no such security definition");
+        assert_eq!(
+            fault.to_string(),
+            "a.yaml:12: channel/crm.customer.get/security: there is no such security definition"
+        );
+        assert_eq!(found[1].fault("", "x").line, 7);
+    }
+
+    #[test]
+    fn every_fault_of_every_file_is_listed_with_its_line() {
+        let one = "chanel:\n  x: {}\nchannel:\n  'two words':\n    type: rest\n  a:\n    type: rest\n    \
+                   path: 7\n    sevice: x\n    active: yes\n    rate_limit:\n      - limit: 0\n        per: week\n";
+        let two = "security:\n  k:\n    type: magic\n  l:\nservice: [1]\ndeployment:\n  u: {}\n";
+        let three = "channel:\n  a:\n    type: http\n    path: /x\n    service: s\n";
+        let files = [("1.yaml", one), ("2.yaml", two), ("3.yaml", three)]
+            .map(|(file, text)| (PathBuf::from(file), text.to_owned()));
+        let found: Vec<_> = parse(&files).unwrap_err().iter().map(ToString::to_string).collect();
+        let expected = [
+            "1.yaml:1: chanel: unknown kind; did you mean \"channel\"?",
+            "1.yaml:4: channel/two words: ' ' is not allowed",
+            "1.yaml:6: channel/a: \"service\" is a required property",
+            "1.yaml:8: channel/a/path: must be a text of 1 to 1024 characters",
+            "1.yaml:9: channel/a/sevice: unknown key; did you mean \"service\"?",
+            "1.yaml:10: channel/a/active: must be true or false; yes, no",
+            "1.yaml:12: channel/a/rate_limit/0/limit: must be a whole number, 1 to",
+            "1.yaml:13: channel/a/rate_limit/0/per: must be one of second, minute, hour, day",
+            "2.yaml:3: security/k/type: unknown security type \"magic\"; there are basic_auth, api_key",
+            "2.yaml:4: security/l: must be a mapping",
+            "2.yaml:5: service: must map names",
+            "2.yaml:6: deployment: deployments are not applied",
+            "3.yaml:2: channel/a: is already defined in 1.yaml:6",
+        ];
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn a_secret_never_appears_in_a_fault() {
+        let text = "security:\n  a:\n    type: basic_auth\n    username: 'x:y'\n    password: [hunter2]\n    \
+                    pasword: hunter2\n  b: hunter2\n  c:\n    type: api_key\n    key: {ref: hunter2}\n  d:\n    \
+                    type: api_key\n    key: 0042\n";
+        let found = faults(text).join("\n");
+        assert!(!found.contains("hunter2") && !found.contains("0042"), "{found}");
+        assert!(found.contains("a.yaml:13"), "{found}");
+    }
+
+    #[test]
+    fn nothing_is_nothing() {
+        assert!(read("").unwrap().is_empty());
+        assert!(read("channel:\n").unwrap().is_empty());
+        assert!(faults("- 1\n")[0].contains("a.yaml:1: a document maps kinds"));
+    }
+
+    #[test]
+    fn all_files_together_are_bounded() {
+        let big = "#".repeat(MAX_TOTAL_BYTES / 4);
+        let files: Vec<_> = (0..5).map(|n| (PathBuf::from(format!("{n}.yaml")), big.clone())).collect();
+        let found = parse(&files).unwrap_err();
+        assert!(found.iter().any(|fault| fault.detail.contains("together")), "{found:?}");
+    }
+}
