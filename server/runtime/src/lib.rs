@@ -1,1 +1,5 @@
-//! crosstie-runtime
+//! Runs user code behind one seam: the [`crosstie_model::ports::Runtime`] port. One folder per language; a
+//! channel never sees which one answers it.
+
+pub mod archive;
+pub mod python;

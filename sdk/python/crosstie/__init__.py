@@ -1,0 +1,54 @@
+"""What a service imports.
+
+``Service`` is the base of every service, ``Model`` declares input and output, ``rest``, ``http`` and
+``jsonrpc`` declare channels beside a service, and the exceptions end a call with the matching status.
+"""
+
+from ._channels import Channel, RateLimit, http, jsonrpc, rest
+from ._errors import (
+    BadGateway,
+    BadRequest,
+    Conflict,
+    DeadlineExceeded,
+    Forbidden,
+    GatewayTimeout,
+    InternalServerError,
+    MethodNotAllowed,
+    ModelError,
+    NotFound,
+    PayloadTooLarge,
+    ServiceError,
+    ServiceUnavailable,
+    TooManyRequests,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+from ._model import Model, field
+from ._service import Service
+
+__all__ = [
+    "BadGateway",
+    "BadRequest",
+    "Channel",
+    "Conflict",
+    "DeadlineExceeded",
+    "Forbidden",
+    "GatewayTimeout",
+    "InternalServerError",
+    "MethodNotAllowed",
+    "Model",
+    "ModelError",
+    "NotFound",
+    "PayloadTooLarge",
+    "RateLimit",
+    "Service",
+    "ServiceError",
+    "ServiceUnavailable",
+    "TooManyRequests",
+    "Unauthorized",
+    "UnsupportedMediaType",
+    "field",
+    "http",
+    "jsonrpc",
+    "rest",
+]

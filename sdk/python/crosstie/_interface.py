@@ -1,0 +1,211 @@
+"""What ``self`` offers inside a service, as types.
+
+Inside a server these are implemented by the server itself; the classes here tell editors and type checkers
+what is there, and are plain objects in unit tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    from ._service import Service
+
+
+class Security:
+    """Who the caller is, once its credentials were accepted."""
+
+    #: The security definition that accepted them.
+    name: str
+    #: ``basic_auth``, ``api_key`` …
+    type: str
+    #: The user name, where the type has one.
+    username: str | None
+
+
+class Channel:
+    """The entrance a message came through."""
+
+    #: The channel's name; ``invoke`` for a call from another service.
+    name: str
+    #: ``rest``, ``http``, ``jsonrpc``, ``invoke`` …
+    type: str
+    #: Who the caller is; ``None`` where no credentials were asked for.
+    security: Security | None
+
+
+class Headers(Mapping[str, str]):
+    """Header fields; names are case-insensitive, a repeated field is joined with commas."""
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of a repeated field."""
+        raise NotImplementedError
+
+
+class Part:
+    """One part of a ``multipart/form-data`` body."""
+
+    name: str
+    #: The file's name as the client gave it; never trust it as a path.
+    file_name: str | None
+    content_type: str | None
+    content: bytes
+    #: ``content`` as UTF-8 text.
+    text: str
+
+
+class Http:
+    """HTTP's side of a request. Without HTTP, as in a call from another service, all is empty."""
+
+    method: str
+    path: str
+    #: Path parameters, as text.
+    params: dict[str, str]
+    #: Query parameters; a repeated one is a list.
+    query: dict[str, str | list[str]]
+    #: The same as ``query``.
+    GET: dict[str, str | list[str]]
+    #: Form fields of the body; a repeated one is a list, an uploaded file a :class:`Part`.
+    form: dict[str, Any]
+    #: The same as ``form``.
+    POST: dict[str, Any]
+    headers: Headers
+    user_agent: str
+    #: The client's address.
+    client: str
+    #: Whether the client's hop was encrypted.
+    secure: bool
+
+    def get_form_data(self) -> dict[str, Any]:
+        """The same as ``form``."""
+        raise NotImplementedError
+
+
+class Request:
+    """One request."""
+
+    #: The decoded body: dict, list, text, number, bytes, or ``None`` without one.
+    payload: Any
+    #: The declared input, filled from path, query and body in this order of precedence; without a declared
+    #: input, a dict of the same, or the payload where that is no object.
+    input: Any
+    #: The body as it came.
+    raw: bytes
+    #: The same as ``raw``.
+    raw_request: bytes
+    #: The body as text, decoded as UTF-8.
+    text: str
+    headers: Headers
+    http: Http
+    #: Short form of ``http.params``.
+    params: dict[str, str]
+    cid: str
+    security: Security | None
+
+
+class Response:
+    """What the caller gets."""
+
+    #: dict, list, text, number, bytes, a model, or a generator, which is sent piece by piece. Until it is
+    #: set, attributes and keys may be assigned on it one by one.
+    payload: Any
+    #: The HTTP status; chosen by the channel while it is ``None``.
+    status_code: int | None
+    #: Header fields; assigning a list sends a field several times.
+    headers: dict[str, Any]
+    content_type: str | None
+
+
+class Logger:
+    """Writes to the server's log, under the cid."""
+
+    def debug(self, message: Any, *args: Any, **kwargs: Any) -> None: ...
+    def info(self, message: Any, *args: Any, **kwargs: Any) -> None: ...
+    def warning(self, message: Any, *args: Any, **kwargs: Any) -> None: ...
+    def warn(self, message: Any, *args: Any, **kwargs: Any) -> None: ...
+    def error(self, message: Any, *args: Any, **kwargs: Any) -> None: ...
+    def exception(self, message: Any, *args: Any, **kwargs: Any) -> None: ...
+    def critical(self, message: Any, *args: Any, **kwargs: Any) -> None: ...
+    def log(self, level: int, message: Any, *args: Any, **kwargs: Any) -> None: ...
+
+    def isEnabledFor(self, level: int) -> bool:
+        raise NotImplementedError
+
+
+class Dictionaries:
+    """``self.dictionary["NAME"]``: read-only lookup tables, which are definitions."""
+
+    def __getitem__(self, name: str) -> Mapping[str, Any]:
+        raise NotImplementedError
+
+    def __contains__(self, name: object) -> bool:
+        raise NotImplementedError
+
+
+class Data:
+    """``self.data``: values that services share, in the ODB. In ``async def`` services every call is
+    awaited.
+    """
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value under ``key``."""
+        raise NotImplementedError
+
+    def entry(self, key: str) -> Any:
+        """``(value, version)``, or ``None`` when there is none."""
+        raise NotImplementedError
+
+    def set(self, key: str, value: Any, *, ttl: float | None = None, expected: int | None = None) -> Any:
+        """Writes ``value``, for ``ttl`` seconds if given, and returns its version. With ``expected``, only
+        over that version (0: only where there is none); otherwise ``Conflict`` is raised.
+        """
+        raise NotImplementedError
+
+    def cas(self, key: str, value: Any, expected: int, *, ttl: float | None = None) -> Any:
+        """Compare-and-set: whether ``value`` was written over version ``expected``."""
+        raise NotImplementedError
+
+    def delete(self, key: str) -> Any:
+        """Removes ``key``; whether it was there."""
+        raise NotImplementedError
+
+    def keys(self, prefix: str = "", limit: int = 1000) -> Any:
+        """The keys that start with ``prefix``, sorted."""
+        raise NotImplementedError
+
+
+class Config(Mapping[str, Any]):
+    """``self.config``: the files of ``config/user``, as ``self.config.FILE.SECTION.KEY``."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotImplementedError
+
+
+class ServiceInterface:
+    """What the server gives every service."""
+
+    request: Request
+    response: Response
+    #: The correlation id: 32 hexadecimal digits.
+    cid: str
+    logger: Logger
+    channel: Channel
+    dictionary: Dictionaries
+    data: Data
+    config: Config
+
+    def __init__(self) -> None:
+        self.request = Request()
+        self.response = Response()
+        self.response.payload = None
+        self.response.status_code = None
+        self.response.headers = {}
+        self.response.content_type = None
+        self.cid = "0" * 31 + "1"
+
+    def invoke(self, service: str | type[Service], payload: Any = None, /, **fields: Any) -> Any:
+        """Calls another service and gives its answer; ``fields`` are the payload when there is none. In
+        ``async def`` services the call is awaited.
+        """
+        raise RuntimeError("invoke works inside a Crosstie server only")
