@@ -1,2 +1,34 @@
-//! The `crosstie` command.
-fn main() {}
+//! The `crosstie` command: one file per group of subcommands, nothing else.
+//!
+//! People run it to make, steer and look at environments; a server runs it as its own supervisor, worker
+//! and scratch process. What it does for people goes over the management API, so that the command line can
+//! do nothing the API cannot.
+
+mod archive;
+mod client;
+mod command;
+mod completion;
+mod config;
+mod definitions;
+mod deploy;
+mod deployment;
+mod environment;
+mod faults;
+mod identity;
+mod internal;
+mod logs;
+mod output;
+mod process;
+mod quickstart;
+mod service;
+mod status;
+mod venv;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match command::parse() {
+        Ok(line) => line.run(),
+        Err(code) => code,
+    }
+}

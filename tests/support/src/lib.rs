@@ -1,1 +1,19 @@
-//! crosstie-test-support
+//! Starts real environments for tests and benchmarks, talks to them as their users do, and cleans up by
+//! process id. Nothing here stands in for a part of the product.
+//!
+//! A test starts with [`Environment::start`]; what it made is gone when the value is dropped, and when the
+//! test panicked the end of the server's logs is printed first.
+
+pub mod command;
+pub mod environment;
+pub mod http;
+pub mod ports;
+pub mod processes;
+pub mod wait;
+pub mod wrk;
+
+pub use command::{Command, Outcome};
+pub use environment::{Builder, Environment};
+pub use http::{Http, Reply};
+pub use ports::PortBase;
+pub use wait::{HANG, wait_for, wait_until};

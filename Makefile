@@ -1,0 +1,89 @@
+# Everything a developer or a user of this repository runs. Each target installs what it needs with apt, and
+# only when something is missing; as root, or with sudo.
+#
+#   make quickstart   build, create an environment in ./env and start it
+#   make test         the whole test suite
+#   make lint         formatting, clippy without warnings, licences and sources of dependencies
+#   make soak         the tests in full volume (hours)
+#   make bench        the benchmark suite; writes benches/REPORT.md
+
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Where `make quickstart` puts the environment, and from which port on it listens.
+DIR ?= env
+PORT_BASE ?= 17010
+# `dev` builds in a fraction of the time and serves at a fraction of the speed.
+PROFILE ?= release
+
+PACKAGES := build-essential pkg-config python3-dev python3-venv curl git wrk
+# Fuzz targets of fuzz/, each run for FUZZ_SECONDS. A new target is one word here.
+FUZZ_TARGETS :=
+FUZZ_SECONDS ?= 60
+
+.PHONY: help
+help:
+	@sed -n 's/^#   //p' Makefile
+
+.PHONY: packages
+packages:
+	@missing=""
+	for package in $(PACKAGES); do
+	  dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || missing+=" $$package"
+	done
+	if [ -n "$$missing" ]; then
+	  as_root=""
+	  if [ "$$(id -u)" != 0 ]; then as_root=sudo; fi
+	  $$as_root apt-get update -q
+	  DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -q -y --no-install-recommends $$missing
+	fi
+
+.PHONY: cargo
+cargo:
+	@if ! command -v cargo >/dev/null; then
+	  echo "make: there is no cargo on the PATH: install Rust 1.95 or newer (https://rustup.rs)" >&2
+	  exit 1
+	fi
+
+.PHONY: setup
+setup: packages cargo
+
+.PHONY: build
+build: setup
+	cargo build --locked --profile $(PROFILE) --bin crosstie
+
+.PHONY: quickstart
+quickstart: build
+	@target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/crosstie quickstart "$(DIR)" --port-base $(PORT_BASE)
+
+# Fuzzing first: the summary lines of the tests are the last ones.
+.PHONY: test
+test: setup fuzz
+	cargo test --locked --workspace --no-fail-fast
+
+.PHONY: fuzz
+fuzz: setup
+	@for target in $(FUZZ_TARGETS); do
+	  cargo run --locked --release --manifest-path fuzz/Cargo.toml --bin "$$target" -- \
+	    -max_total_time=$(FUZZ_SECONDS)
+	done
+
+.PHONY: soak
+soak: setup
+	CROSSTIE_SOAK=1 cargo test --locked --release --package crosstie --test e2e -- --nocapture --test-threads 1
+	cargo build --locked --release --bin crosstie --bin crosstie-bench
+	target/release/crosstie-bench run --only redeploys --redeploys 10000 --report target/soak-redeploys.md
+
+.PHONY: bench
+bench: setup
+	cargo build --locked --release --bin crosstie --bin crosstie-bench
+	target/release/crosstie-bench run
+
+.PHONY: lint
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	cargo deny check bans licenses sources

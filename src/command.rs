@@ -1,0 +1,260 @@
+//! The command line: what subcommands there are, how they are parsed, and how an outcome becomes an exit
+//! code: 0 done, 1 refused or failed, 2 bad usage.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::client::Client;
+use crate::environment::Environment;
+use crate::faults::Faults;
+use crate::output::{Format, Output};
+use crate::{
+    completion, config, definitions, deploy, deployment, identity, internal, logs, process, quickstart,
+    service, status, venv,
+};
+
+/// Exit code of a command line that makes no sense, as everywhere on UNIX.
+const BAD_USAGE: u8 = 2;
+
+/// Options of `quickstart` that belong to clusters. Refusing them by name tells more than "unexpected".
+const CLUSTER_OPTIONS: [&str; 4] = ["--cluster", "--servers", "--odb", "--broker"];
+
+/// Deploys, configures and watches integration services.
+#[derive(Parser)]
+#[command(name = "crosstie", version, propagate_version = true)]
+pub(crate) struct CommandLine {
+    #[command(flatten)]
+    options: GlobalOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every subcommand takes.
+#[derive(Args)]
+struct GlobalOptions {
+    /// The environment's directory; otherwise the current directory is tried
+    #[arg(long, global = true, env = "CROSSTIE_DIR", value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// How results are printed
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Create an environment and start it
+    Quickstart(quickstart::Arguments),
+    /// Start an environment, or one server of it
+    Start(process::StartArguments),
+    /// Stop an environment, or one server of it, letting requests in flight finish
+    Stop(process::StopArguments),
+    /// Show what runs
+    Status(status::Arguments),
+    /// Deploy Python files and packages
+    Deploy(deploy::Arguments),
+    /// Take a unit and its services out of service
+    Undeploy(deployment::UndeployArguments),
+    /// Look at deployments and go back to an earlier one
+    #[command(subcommand)]
+    Deployment(deployment::Command),
+    /// Look at services, call, check and release them
+    #[command(subcommand)]
+    Service(service::Command),
+    /// Show definitions of a kind
+    Get(definitions::GetArguments),
+    /// Create or change definitions from YAML: all of them or none
+    Apply(definitions::ApplyArguments),
+    /// Print all definitions as YAML that `apply` reads
+    Export(definitions::ExportArguments),
+    /// Delete a definition
+    Delete(definitions::DeleteArguments),
+    /// The history of a server's configuration files
+    #[command(subcommand)]
+    Config(config::Command),
+    /// People who may use the management API
+    #[command(subcommand)]
+    User(identity::UserCommand),
+    /// Tokens with which programs use the management API
+    #[command(subcommand)]
+    Token(identity::TokenCommand),
+    /// Show a server's log
+    Logs(logs::Arguments),
+    /// Python packages that services may import
+    #[command(subcommand)]
+    Venv(venv::Command),
+    /// Print a completion script for a shell
+    Completion(completion::Arguments),
+    /// Run a server's supervisor
+    #[command(subcommand, hide = true)]
+    Server(internal::ServerCommand),
+    /// Run as a worker of the supervisor that started it
+    #[command(hide = true)]
+    Worker,
+    /// Check an artifact that arrives on standard input
+    #[command(hide = true)]
+    CheckUnit,
+}
+
+/// What a subcommand needs besides its own arguments.
+pub(crate) struct Context {
+    directory: Option<PathBuf>,
+    /// Where results go.
+    pub(crate) output: Output,
+}
+
+impl Context {
+    /// The environment named by `--dir` or `CROSSTIE_DIR`, or the current directory.
+    pub(crate) fn environment(&self) -> Result<Environment> {
+        Environment::find(self.directory.as_deref())
+    }
+
+    /// What `--dir` or `CROSSTIE_DIR` says.
+    pub(crate) fn directory(&self) -> Option<&PathBuf> {
+        self.directory.as_ref()
+    }
+
+    /// A client of the environment's management API.
+    pub(crate) fn client(&self) -> Result<Client> {
+        Client::of(&self.environment()?)
+    }
+}
+
+/// Parses the process's command line.
+///
+/// # Errors
+/// The exit code, when there is nothing to run: help was asked for and printed, or the usage is wrong.
+pub(crate) fn parse() -> Result<CommandLine, ExitCode> {
+    CommandLine::try_parse().map_err(|error| {
+        if let Some(option) = cluster_option(&error) {
+            let text = format!("{option} needs a cluster, and this version makes single servers only");
+            complain(&format!("{text}: leave it out"));
+            return ExitCode::from(BAD_USAGE);
+        }
+        // Standard output may be closed already, which is nothing to complain about.
+        let _ = error.print();
+        ExitCode::from(if error.use_stderr() { BAD_USAGE } else { 0 })
+    })
+}
+
+fn cluster_option(error: &clap::Error) -> Option<&'static str> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return None };
+    CLUSTER_OPTIONS.into_iter().find(|option| given == option)
+}
+
+/// The definition of the command line, for completion scripts.
+pub(crate) fn definition() -> clap::Command {
+    CommandLine::command()
+}
+
+impl CommandLine {
+    /// Runs the subcommand and gives the process's exit code.
+    pub(crate) fn run(self) -> ExitCode {
+        let context =
+            Context { directory: self.options.dir, output: Output::new(self.options.output) };
+        let outcome = match self.command {
+            Command::Worker => return internal::worker(),
+            Command::CheckUnit => return internal::check_unit(),
+            Command::Server(command) => return internal::server(&command),
+            Command::Start(arguments) if arguments.foreground => {
+                return process::start_foreground(&context, &arguments).unwrap_or_else(|e| failed(&e));
+            }
+            command => command.dispatch(&context),
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+impl Command {
+    fn dispatch(self, context: &Context) -> Result<()> {
+        match self {
+            Self::Quickstart(arguments) => quickstart::run(context, &arguments),
+            Self::Start(arguments) => process::start(context, &arguments),
+            Self::Stop(arguments) => process::stop(context, &arguments),
+            Self::Status(arguments) => status::run(context, &arguments),
+            Self::Deploy(arguments) => deploy::run(context, &arguments),
+            Self::Undeploy(arguments) => deployment::undeploy(context, &arguments),
+            Self::Deployment(command) => deployment::run(context, &command),
+            Self::Service(command) => service::run(context, &command),
+            Self::Get(arguments) => definitions::get(context, &arguments),
+            Self::Apply(arguments) => definitions::apply(context, &arguments),
+            Self::Export(arguments) => definitions::export(context, &arguments),
+            Self::Delete(arguments) => definitions::delete(context, &arguments),
+            Self::Config(command) => config::run(context, &command),
+            Self::User(command) => identity::user(context, &command),
+            Self::Token(command) => identity::token(context, &command),
+            Self::Logs(arguments) => logs::run(context, &arguments),
+            Self::Venv(command) => venv::run(context, &command),
+            Self::Completion(arguments) => completion::run(&arguments),
+            // These end in an exit code of their own and were taken before.
+            Self::Server(_) | Self::Worker | Self::CheckUnit => Ok(()),
+        }
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    if is_closed_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    let text = format!("{error:#}");
+    complain(&text.split_whitespace().collect::<Vec<_>>().join(" "));
+    if let Some(faults) = error.downcast_ref::<Faults>() {
+        faults.lines().for_each(|line| say(&line));
+    }
+    ExitCode::FAILURE
+}
+
+/// Whether the reader of standard output went away (`crosstie get … | head`), which is no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn complain(text: &str) {
+    say(&format!("crosstie: {text}"));
+}
+
+/// Writes one line to standard error. Nobody can be told when that fails.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn options_of_clusters_are_refused_by_name() {
+        for option in CLUSTER_OPTIONS {
+            let error = CommandLine::try_parse_from(["crosstie", "quickstart", "x", option]).err().unwrap();
+            assert_eq!(cluster_option(&error), Some(option));
+        }
+        let error = CommandLine::try_parse_from(["crosstie", "quickstart", "x", "--other"]).err().unwrap();
+        assert_eq!(cluster_option(&error), None);
+    }
+
+    #[test]
+    fn the_environment_may_be_named_anywhere_on_the_line() {
+        let line =
+            CommandLine::try_parse_from(["crosstie", "deployment", "list", "--dir", "/e", "-o", "json"]);
+        let options = line.unwrap().options;
+        assert_eq!(options.dir, Some(PathBuf::from("/e")));
+        assert_eq!(options.output, Format::Json);
+    }
+}

@@ -1,0 +1,88 @@
+//! `crosstie deployment` and `undeploy`: which version of every unit runs, what became of each attempt to
+//! change that, and the way back.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::client::segment;
+use crate::command::Context;
+use crate::output::{Column, digest_field, field, time_field};
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Active deployments and the latest refused ones, with the reasons
+    List,
+    /// One unit: its active deployment, services, and what each worker serves
+    Show {
+        /// The unit
+        unit: String,
+    },
+    /// The deployments of a unit that are kept
+    History {
+        /// The unit
+        unit: String,
+    },
+    /// Activate an earlier deployment again
+    Rollback {
+        /// The unit
+        unit: String,
+        /// Beginning of that deployment's digest; the previous one otherwise
+        #[arg(long, value_name = "DIGEST")]
+        to: Option<String>,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct UndeployArguments {
+    /// The unit
+    unit: String,
+}
+
+/// Runs one of the subcommands.
+pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
+    let client = context.client()?;
+    match command {
+        Command::List => {
+            let columns = [
+                Column::new("UNIT", |row| field(row, "unit")),
+                Column::new("STATE", |row| field(row, "state")),
+                Column::new("DIGEST", |row| digest_field(row, "digest")),
+                Column::new("WHEN", |row| time_field(row, "time")),
+                Column::new("BY", |row| field(row, "author")),
+                Column::new("SERVICES", |row| field(row, "services")),
+                Column::new("REASON", |row| field(row, "reason")),
+            ];
+            context.output.list(&client.get("/deployments")?, &columns, "nothing is deployed")
+        }
+        Command::Show { unit } => {
+            context.output.value(&client.get(&format!("/deployments/{}", segment(unit)))?)
+        }
+        Command::History { unit } => {
+            let columns = [
+                Column::new("DIGEST", |row| digest_field(row, "digest")),
+                Column::new("ACTIVE", |row| field(row, "active")),
+                Column::new("WHEN", |row| time_field(row, "created")),
+                Column::new("BY", |row| field(row, "author")),
+                Column::new("BYTES", |row| field(row, "size")),
+                Column::new("SERVICES", |row| field(row, "services")),
+            ];
+            let rows = client.get(&format!("/deployments/{}/history", segment(unit)))?;
+            context.output.list(&rows, &columns, "this unit has no deployments")
+        }
+        Command::Rollback { unit, to } => {
+            let body = to.as_ref().map_or_else(|| json!({}), |to| json!({"to": to}));
+            let answer = client.post(&format!("/deployments/{}/rollback", segment(unit)), &body)?;
+            let sentence = format!("{unit} is back at {}", digest_field(&answer, "digest"));
+            context.output.done(&answer, &sentence)
+        }
+    }
+}
+
+/// Takes a unit out of service. Its file may stay in the pickup directory: only a changed one is deployed.
+pub(crate) fn undeploy(context: &Context, arguments: &UndeployArguments) -> Result<()> {
+    let unit = &arguments.unit;
+    let answer = context.client()?.delete(&format!("/deployments/{}", segment(unit)))?;
+    let answer = if answer.is_null() { json!({"unit": unit}) } else { answer };
+    context.output.done(&answer as &Value, &format!("undeployed {unit}"))
+}

@@ -1,0 +1,45 @@
+//! What a server runs of itself: its supervisor, its workers, and scratch processes that check artifacts.
+//! None of it is for people.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::command::say;
+
+#[derive(Subcommand)]
+pub(crate) enum ServerCommand {
+    /// Run the supervisor of the server in a directory
+    Run(RunArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct RunArguments {
+    directory: PathBuf,
+    /// Leave the session of whoever started it, so that closing their terminal does not end it
+    #[arg(long)]
+    detached: bool,
+}
+
+/// Runs a supervisor to its end.
+pub(crate) fn server(command: &ServerCommand) -> ExitCode {
+    let ServerCommand::Run(arguments) = command;
+    if arguments.detached
+        && let Err(error) = nix::unistd::setsid()
+    {
+        say(&format!("crosstie: cannot leave the terminal's session: {error}"));
+        return ExitCode::FAILURE;
+    }
+    crosstie_worker::run_server(&arguments.directory, false)
+}
+
+/// Runs a worker to its end.
+pub(crate) fn worker() -> ExitCode {
+    crosstie_worker::run_worker()
+}
+
+/// Checks the artifact on standard input and describes it on standard output.
+pub(crate) fn check_unit() -> ExitCode {
+    crosstie_runtime::python::check::run(std::io::stdin().lock(), std::io::stdout().lock())
+}

@@ -1,0 +1,228 @@
+//! `crosstie start` and `stop`: servers as processes. A server is started detached, in a session of its
+//! own, and counts as started when it answers; it is stopped by a signal to its supervisor, which lets
+//! requests in flight finish.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use crosstie_model::settings::ServerSettings;
+use crosstie_process::pidfile;
+use serde_json::json;
+
+use crate::client::Client;
+use crate::command::{Context, say};
+use crate::environment::{Environment, ServerDirectory, Target, reachable};
+use crate::faults::Faults;
+use crate::output::shows_progress;
+
+/// After how long a server that was started is taken to hang.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How much longer than its drain time a server may take to stop.
+const STOP_MARGIN: Duration = Duration::from_secs(15);
+
+/// How often a server that starts is asked whether it is ready.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// How much of what a failed server said is searched for its last words, in bytes.
+const LAST_WORDS: u64 = 16 * 1024;
+
+#[derive(Args)]
+pub(crate) struct StartArguments {
+    /// The environment, or one server of it (DIR/server1)
+    directory: Option<PathBuf>,
+    /// Stay in the foreground and log to the terminal; for one server
+    #[arg(long)]
+    pub(crate) foreground: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct StopArguments {
+    /// The environment, or one server of it (DIR/server1)
+    directory: Option<PathBuf>,
+}
+
+/// Starts every server that does not run and waits until each answers.
+pub(crate) fn start(context: &Context, arguments: &StartArguments) -> Result<()> {
+    let target = target(context, arguments.directory.as_ref())?;
+    let mut report = Vec::new();
+    for server in &target.servers {
+        let (word, pid) = match pidfile::running_supervisor(server.path()) {
+            Some(pid) => ("already runs", pid),
+            None => ("runs", launch(&target.environment, server)?),
+        };
+        if context.output.is_for_people() {
+            crate::output::line(&format!("{} {word} (pid {pid})", server.name()))?;
+        }
+        report.push(json!({"name": server.name(), "pid": pid}));
+    }
+    if context.output.is_for_people() { Ok(()) } else { context.output.value(&report.into()) }
+}
+
+/// Runs one server in this process.
+pub(crate) fn start_foreground(context: &Context, arguments: &StartArguments) -> Result<ExitCode> {
+    let target = target(context, arguments.directory.as_ref())?;
+    let [server] = target.servers.as_slice() else {
+        bail!("--foreground runs one server: name it, as in `crosstie start DIR/server1 --foreground`");
+    };
+    if let Some(pid) = pidfile::running_supervisor(server.path()) {
+        bail!("{} runs already (pid {pid}): `crosstie stop` stops it", server.name());
+    }
+    check(server)?;
+    Ok(crosstie_worker::run_server(server.path(), true))
+}
+
+/// Stops every server and waits until each is gone.
+pub(crate) fn stop(context: &Context, arguments: &StopArguments) -> Result<()> {
+    let target = target(context, arguments.directory.as_ref())?;
+    let mut report = Vec::new();
+    for server in &target.servers {
+        let pid = pidfile::running_supervisor(server.path());
+        if let Some(pid) = pid {
+            end(server, pid)?;
+        }
+        if context.output.is_for_people() {
+            let word = if pid.is_some() { "stopped" } else { "does not run" };
+            crate::output::line(&format!("{} {word}", server.name()))?;
+        }
+        report.push(json!({"name": server.name(), "stopped": pid.is_some()}));
+    }
+    if context.output.is_for_people() { Ok(()) } else { context.output.value(&report.into()) }
+}
+
+fn target(context: &Context, directory: Option<&PathBuf>) -> Result<Target> {
+    Target::of(directory.or(context.directory()).map(PathBuf::as_path))
+}
+
+fn end(server: &ServerDirectory, pid: u32) -> Result<()> {
+    // A file that was broken meanwhile must not keep anybody from stopping the server.
+    let drain = crosstie_config::settings::load(server.path()).map_or(30, |settings| settings.server.drain_s);
+    if shows_progress() {
+        say(&format!("{} finishes its requests …", server.name()));
+    }
+    let signalled = pidfile::signal(pid, pidfile::Signal::Stop);
+    signalled.with_context(|| format!("cannot signal {} (pid {pid})", server.name()))?;
+    if !pidfile::wait_gone(pid, Duration::from_secs(drain) + STOP_MARGIN)? {
+        bail!("{} (pid {pid}) does not stop: its log says why, and `kill -9 {pid}` ends it", server.name());
+    }
+    Ok(())
+}
+
+/// Checks `server`'s settings and that its addresses are free.
+fn check(server: &ServerDirectory) -> Result<ServerSettings> {
+    let settings = crosstie_config::settings::load(server.path()).map_err(|faults| {
+        let lines = faults.iter().map(ToString::to_string).collect();
+        Faults::new(format!("{} does not start with these settings", server.name()), lines)
+    })?;
+    for (address, setting) in listening(&settings) {
+        if TcpListener::bind(address).is_err() {
+            bail!(
+                "{} cannot listen on {address}, which another program uses: change {setting} in {}",
+                server.name(),
+                server.settings_file().display()
+            );
+        }
+    }
+    Ok(settings)
+}
+
+fn listening(settings: &ServerSettings) -> Vec<(SocketAddr, &'static str)> {
+    let mut addresses = vec![(settings.management.address, "[management] address")];
+    addresses.extend(settings.server.http.map(|address| (address, "[server] http")));
+    addresses.extend(settings.server.https.map(|address| (address, "[server] https")));
+    addresses
+}
+
+/// Starts `server` detached, waits until it answers, and gives its supervisor's process id.
+///
+/// # Errors
+/// Its settings are wrong, a port is in use, or it ended or hung; then the last thing it said.
+pub(crate) fn launch(environment: &Environment, server: &ServerDirectory) -> Result<u32> {
+    let settings = check(server)?;
+    let console = open_console(&server.console_log())?;
+    let said_before = console.metadata()?.len();
+    let binary = std::env::current_exe().context("cannot tell where this program is")?;
+    let mut child = Command::new(binary)
+        .args(["server", "run", "--detached"])
+        .arg(server.path())
+        .current_dir(server.path())
+        .stdin(Stdio::null())
+        .stdout(console.try_clone()?)
+        .stderr(console)
+        .spawn()
+        .with_context(|| format!("cannot start {}", server.name()))?;
+    if shows_progress() {
+        say(&format!("{} starts …", server.name()));
+    }
+    let client = Client::at(environment, settings.management.address)?;
+    let begin = Instant::now();
+    while begin.elapsed() < START_LIMIT {
+        if let Some(status) = child.try_wait()? {
+            let words = last_words(server, said_before);
+            bail!("{} ended at once ({status}): {words}", server.name());
+        }
+        if answers(&settings, &client) {
+            return Ok(child.id());
+        }
+        std::thread::sleep(INTERVAL);
+    }
+    hung(server, &mut child, said_before)
+}
+
+/// Whether service traffic and management are both answered.
+fn answers(settings: &ServerSettings, client: &Client) -> bool {
+    let ready = settings.server.http.is_none_or(is_ready);
+    ready && client.answers()
+}
+
+fn is_ready(address: SocketAddr) -> bool {
+    let url = format!("http://{}/health/ready", reachable(address));
+    let agent = ureq::Agent::config_builder()
+        .proxy(None)
+        .timeout_global(Some(Duration::from_secs(5)))
+        .build()
+        .new_agent();
+    agent.get(url).call().is_ok()
+}
+
+fn hung<T>(server: &ServerDirectory, child: &mut Child, said_before: u64) -> Result<T> {
+    let (name, pid) = (server.name(), child.id());
+    let words = last_words(server, said_before);
+    let log = server.logs().join("server.log");
+    bail!(
+        "{name} (pid {pid}) does not answer after {} s; it last said: {words}; {} tells more",
+        START_LIMIT.as_secs(),
+        log.display()
+    )
+}
+
+fn open_console(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The last line that a server wrote to its console since `from`, which is why it ended.
+fn last_words(server: &ServerDirectory, from: u64) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(server.console_log())?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(from.max(length.saturating_sub(LAST_WORDS))))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    text.lines().rfind(|line| !line.trim().is_empty()).map_or_else(
+        || format!("it said nothing; {} may tell more", server.logs().join("server.log").display()),
+        |line| line.trim().to_owned(),
+    )
+}

@@ -1,0 +1,310 @@
+//! `crosstie quickstart`: makes a complete environment of one server and starts it.
+//!
+//! Everything is made in place and in one order; what was made is removed again when a step fails, so that
+//! the same command can simply be repeated. The listeners are on loopback, which is why this environment may
+//! open channels without credentials.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use crosstie_config::settings;
+use crosstie_model::UnitName;
+use crosstie_model::secret::SecretValue;
+use crosstie_model::settings::{
+    HttpSettings, ManagementSection, OdbSection, SecuritySection, ServerSection, ServerSettings,
+};
+use crosstie_odb::{Odb, OdbOptions, Role, User};
+use crosstie_security::{CertificateAuthority, ClusterKey, create_private_directory, password, write_private};
+use serde_json::{Value, json};
+
+use crate::command::{Context, say};
+use crate::environment::{Environment, ServerDirectory};
+use crate::output::{self, line};
+use crate::{identity, process, venv};
+
+/// The one server's name.
+const SERVER: &str = "server1";
+
+/// The first administrator; the command line's certificate speaks for them.
+const ADMINISTRATOR: &str = "admin";
+
+/// HTTPS service traffic, counted from the base port.
+const HTTPS_OFFSET: u16 = 50;
+
+/// The management API, counted from the base port.
+const MANAGEMENT_OFFSET: u16 = 100;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The directory to create
+    directory: PathBuf,
+    /// First port: service traffic P (HTTP) and P+50 (HTTPS), management P+100
+    #[arg(long, value_name = "P", default_value_t = 17010,
+          value_parser = clap::value_parser!(u16).range(1..=65_435))]
+    port_base: u16,
+    /// Create only; `crosstie start DIR` starts it
+    #[arg(long)]
+    no_start: bool,
+}
+
+/// Makes the environment, starts it and says how to go on.
+pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
+    let ports = Ports { base: arguments.port_base };
+    let root = claim(&arguments.directory)?;
+    let made = ports.check().and_then(|()| make(&root, ports));
+    let environment = made.inspect_err(|_| remove(&root))?;
+    let server = environment.server(SERVER);
+    let pid = if arguments.no_start { None } else { Some(process::launch(&environment, &server)?) };
+    report(context, &environment, ports, pid)
+}
+
+/// The addresses of an environment by its base port.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    base: u16,
+}
+
+impl Ports {
+    fn address(self, offset: u16) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.base.saturating_add(offset)).into()
+    }
+
+    fn http(self) -> SocketAddr {
+        self.address(0)
+    }
+
+    fn https(self) -> SocketAddr {
+        self.address(HTTPS_OFFSET)
+    }
+
+    fn management(self) -> SocketAddr {
+        self.address(MANAGEMENT_OFFSET)
+    }
+
+    /// Refuses ports that somebody listens on, all of them in one message.
+    fn check(self) -> Result<()> {
+        let busy: Vec<_> = [self.http(), self.https(), self.management()]
+            .iter()
+            .filter(|address| TcpListener::bind(address).is_err())
+            .map(|address| address.port().to_string())
+            .collect();
+        match busy.as_slice() {
+            [] => Ok(()),
+            [one] => bail!("port {one} is in use: choose other ports with --port-base"),
+            several => bail!("ports {} are in use: choose others with --port-base", several.join(", ")),
+        }
+    }
+}
+
+/// Makes the directory, or takes an empty one, and gives its absolute path.
+fn claim(directory: &Path) -> Result<PathBuf> {
+    let shown = directory.display();
+    match fs::read_dir(directory) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                if Environment::find(Some(directory)).is_ok() {
+                    bail!("{shown} is an environment already: `crosstie start {shown}` starts it");
+                }
+                bail!("{shown} is not empty: choose a directory that is empty or does not exist");
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot use {shown}")),
+    }
+    create_private_directory(directory).with_context(|| format!("cannot create {shown}"))?;
+    fs::canonicalize(directory).with_context(|| format!("cannot find {shown}"))
+}
+
+/// Removes what a failed run made: the directory was empty or absent before.
+fn remove(root: &Path) {
+    if let Err(error) = fs::remove_dir_all(root) {
+        say(&format!("crosstie: cannot remove {}: {error}", root.display()));
+    }
+}
+
+fn make(root: &Path, ports: Ports) -> Result<Environment> {
+    let environment = Environment::new(root.to_owned());
+    let server = environment.server(SERVER);
+    make_directories(&environment, &server)?;
+    step("certificates and keys");
+    let secrets = make_secrets(&environment, &server)?;
+    step("configuration");
+    let settings = settings_of(ports)?;
+    let text = settings::template(&settings);
+    fs::write(server.settings_file(), text).context("cannot write server.toml")?;
+    step("operational database");
+    make_odb(&server, &settings, &secrets)?;
+    step("virtual environment for Python");
+    venv::create(&server)?;
+    Ok(environment)
+}
+
+fn step(what: &str) {
+    if output::shows_progress() {
+        say(&format!("creating {what} …"));
+    }
+}
+
+fn make_directories(environment: &Environment, server: &ServerDirectory) -> Result<()> {
+    let directories = [
+        environment.ca(),
+        environment.client(),
+        server.config(),
+        server.config().join("user"),
+        server.pickup(),
+        server.logs(),
+        server.tls(),
+        server.work(),
+    ];
+    for directory in directories {
+        create_private_directory(&directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+    }
+    Ok(())
+}
+
+/// What the operational database gets to know of the secrets.
+struct Secrets {
+    authority: CertificateAuthority,
+    cluster_key: ClusterKey,
+    password: SecretValue,
+}
+
+/// Writes certificates and keys where each component looks for its own. The CA's key is not among them: it
+/// lies sealed in the operational database.
+fn make_secrets(environment: &Environment, server: &ServerDirectory) -> Result<Secrets> {
+    let authority = CertificateAuthority::create("quickstart")?;
+    let cluster_key = ClusterKey::generate()?;
+    let tls = server.tls();
+    cluster_key.save(&tls.join("cluster.key"))?;
+    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let own = authority.issue_server(SERVER, &["localhost", SERVER], &addresses)?;
+    own.save(&tls.join("server.pem"), &tls.join("server.key"))?;
+    let client = environment.client();
+    let issued = authority.issue_client(ADMINISTRATOR)?;
+    issued.save(&client.join("client.pem"), &client.join("client.key"))?;
+    for directory in [environment.ca(), tls, client.clone()] {
+        crosstie_security::write_public(&directory.join("ca.pem"), authority.certificate_pem().as_bytes())?;
+    }
+    let password = identity::generate_password()?;
+    write_private(&client.join("admin-password"), format!("{password}\n").as_bytes())?;
+    Ok(Secrets { authority, cluster_key, password: SecretValue::new(password.into_bytes()) })
+}
+
+fn settings_of(ports: Ports) -> Result<ServerSettings> {
+    // The sections' defaults come from their own documents, so that they are written down only once.
+    let server: ServerSection =
+        serde_json::from_value(json!({"name": UnitName::new(SERVER)?, "http": ports.http(),
+            "https": ports.https()}))?;
+    Ok(ServerSettings {
+        server,
+        management: ManagementSection { address: ports.management() },
+        http: HttpSettings::default(),
+        odb: OdbSection::default(),
+        python: Default::default(),
+        deploy: Default::default(),
+        log: Default::default(),
+        telemetry: Default::default(),
+        security: SecuritySection { require_security: false, ..SecuritySection::default() },
+    })
+}
+
+/// Creates the database with its schema, the authority's sealed key and the administrator.
+fn make_odb(server: &ServerDirectory, settings: &ServerSettings, secrets: &Secrets) -> Result<()> {
+    let options = OdbOptions::from_section(&settings.odb, server.path(), None);
+    let sealed = secrets.authority.seal_key(&secrets.cluster_key)?;
+    let hash = password::hash(&secrets.password)?;
+    let administrator = User { name: ADMINISTRATOR.to_owned(), role: Role::Admin, password_hash: hash };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let odb = Odb::connect(&options).await?;
+        odb.migrate().await?;
+        odb.put_ca(&sealed, secrets.authority.certificate_pem()).await?;
+        odb.put_user(&administrator).await?;
+        anyhow::Ok(())
+    })
+    .context("cannot create the operational database")
+}
+
+fn report(context: &Context, environment: &Environment, ports: Ports, pid: Option<u32>) -> Result<()> {
+    let server = environment.server(SERVER);
+    let answer = json!({
+        "directory": environment.root(),
+        "pid": pid,
+        "http": format!("http://{}", ports.http()),
+        "https": format!("https://{}", ports.https()),
+        "management": format!("https://{}", ports.management()),
+        "pickup": server.pickup(),
+        "ca": environment.client().join("ca.pem"),
+        "admin_password_file": environment.client().join("admin-password"),
+    });
+    if !context.output.is_for_people() {
+        return context.output.value(&answer);
+    }
+    for text in sentences(&answer, environment, pid.is_some()) {
+        line(&text)?;
+    }
+    Ok(())
+}
+
+fn sentences(answer: &Value, environment: &Environment, started: bool) -> Vec<String> {
+    let field = |key: &str| output::field(answer, key);
+    let root = environment.root().display();
+    let state = if started { "runs" } else { "is ready; `crosstie start` starts it" };
+    vec![
+        format!("The environment {root} {state}."),
+        String::new(),
+        format!("  services          {}", field("http")),
+        format!("  services (TLS)    {}  (CA: {})", field("https"), field("ca")),
+        format!("  management API    {}", field("management")),
+        format!("  admin password    {}", field("admin_password_file")),
+        format!("  pickup directory  {}", field("pickup")),
+        String::new(),
+        "Try it:".to_owned(),
+        format!("  curl {}/health/ready", field("http")),
+        String::new(),
+        "Deploy a service and call it:".to_owned(),
+        format!("  cp examples/hello/hello.py {}/", field("pickup")),
+        format!("  curl {}/hello/Ada", field("http")),
+        String::new(),
+        "Commands find the environment by its directory:".to_owned(),
+        format!("  export CROSSTIE_DIR={root}"),
+        "  crosstie status".to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_new_or_empty_directory_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(claim(&directory.path().join("new/deeper")).is_ok());
+        assert!(claim(&directory.path().join("new/deeper")).is_ok());
+        let refused = claim(directory.path()).unwrap_err().to_string();
+        assert!(refused.contains("not empty"), "{refused}");
+    }
+
+    #[test]
+    fn every_busy_port_is_named() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let base = listener.local_addr().unwrap().port();
+        if base > 65_000 {
+            return;
+        }
+        let refused = Ports { base }.check().unwrap_err().to_string();
+        assert!(refused.contains(&base.to_string()) && refused.contains("--port-base"), "{refused}");
+    }
+
+    #[test]
+    fn the_settings_are_valid_and_read_back() {
+        let text = settings::template(&settings_of(Ports { base: 20_000 }).unwrap());
+        let read = settings::parse(&text, Path::new("server.toml")).unwrap();
+        assert_eq!(read.management.address.port(), 20_100);
+        assert!(!read.security.require_security);
+    }
+}

@@ -1,0 +1,102 @@
+//! `crosstie status`: what runs, from the pid files and, where a server answers, its management API.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use crosstie_process::pidfile;
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::command::Context;
+use crate::environment::{Environment, ServerDirectory, Target};
+use crate::output::{Column, field, line};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The environment, or one server of it (DIR/server1)
+    directory: Option<PathBuf>,
+}
+
+/// Prints the components of an environment.
+pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
+    let directory = arguments.directory.as_ref().or(context.directory());
+    let target = Target::of(directory.map(PathBuf::as_path))?;
+    let components: Vec<Value> =
+        target.servers.iter().map(|server| component(&target.environment, server)).collect();
+    if !context.output.is_for_people() {
+        return context.output.value(&json!({"components": components}));
+    }
+    let columns = [
+        Column::new("NAME", |row| field(row, "name")),
+        Column::new("KIND", |row| field(row, "kind")),
+        Column::new("STATE", |row| field(row, "state")),
+        Column::new("PID", |row| field(row, "pid")),
+        Column::new("ADDRESS", |row| field(row, "address")),
+        Column::new("REVISION", |row| field(row, "revision")),
+    ];
+    let rows = Value::Array(components);
+    context.output.list(&rows, &columns, "there is no component")?;
+    for row in rows.as_array().into_iter().flatten() {
+        workers(context, row)?;
+    }
+    Ok(())
+}
+
+fn workers(context: &Context, component: &Value) -> Result<()> {
+    if let Some(reason) = component.get("reason").and_then(Value::as_str) {
+        line(&format!("\n{} is {}: {reason}", field(component, "name"), field(component, "state")))?;
+    }
+    let Some(workers) = component.get("workers").filter(|workers| **workers != json!([])) else {
+        return Ok(());
+    };
+    line(&format!("\nWorkers of {}:", field(component, "name")))?;
+    let columns = [
+        Column::new("PID", |row| field(row, "pid")),
+        Column::new("STATE", |row| field(row, "state")),
+        Column::new("SINGLETON", |row| field(row, "singleton")),
+        Column::new("CONNECTIONS", |row| field(row, "connections")),
+        Column::new("IN FLIGHT", |row| field(row, "in_flight")),
+        Column::new("REQUESTS", |row| field(row, "requests")),
+        Column::new("RESTARTS", |row| field(row, "restarts")),
+    ];
+    context.output.list(workers, &columns, "")
+}
+
+/// One server as the status shows it. What cannot be asked is left out: a status always answers.
+fn component(environment: &Environment, server: &ServerDirectory) -> Value {
+    let pid = pidfile::running_supervisor(server.path());
+    let addresses = server.addresses().unwrap_or_default();
+    let mut row = json!({
+        "name": server.name(), "kind": "server", "state": "stopped", "pid": pid,
+        "address": addresses.service_url(), "workers": [],
+    });
+    let Some(fields) = row.as_object_mut() else { return row };
+    if pid.is_none() {
+        return row;
+    }
+    let asked = addresses
+        .management
+        .ok_or_else(|| anyhow::anyhow!("[management] address is missing"))
+        .and_then(|address| Client::at(environment, address))
+        .and_then(|client| client.get("/status"));
+    match asked {
+        Ok(status) => {
+            let degraded = status.get("degraded").filter(|reason| !reason.is_null()).cloned();
+            fields.insert("state".into(), if degraded.is_some() { "degraded" } else { "running" }.into());
+            for key in ["version", "revision", "workers"] {
+                if let Some(value) = status.get(key) {
+                    fields.insert(key.into(), value.clone());
+                }
+            }
+            if let Some(reason) = degraded {
+                fields.insert("reason".into(), reason);
+            }
+        }
+        Err(error) => {
+            fields.insert("state".into(), "unresponsive".into());
+            fields.insert("reason".into(), format!("{error:#}").into());
+        }
+    }
+    row
+}
