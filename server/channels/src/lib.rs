@@ -1,1 +1,20 @@
-//! crosstie-channels
+//! Service traffic over HTTP: accepting connections, finding the channel, translating between its protocol
+//! and `Message`/`Reply`.
+//!
+//! The worker builds [`routes::Routes`] from each snapshot, swaps them into the [`server::HttpServer`], and
+//! implements the traits of [`ports`]. The API crate uses [`check`] before it stores a definition.
+
+#![expect(clippy::result_large_err, reason = "the model's failure type; a refusal ends the request")]
+
+pub mod body;
+pub mod check;
+mod client_address;
+mod cors;
+mod exchange;
+mod handle;
+pub mod pattern;
+pub mod ports;
+mod rate;
+mod response;
+pub mod routes;
+pub mod server;

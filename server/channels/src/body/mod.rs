@@ -1,0 +1,17 @@
+//! Request bodies: read within limits, freed of content codings, decoded by media type.
+//!
+//! Decoding is synchronous and pure, `bytes in, Payload or Failure out`; large bodies are decoded on a
+//! blocking thread so that the reactor stays free ([`INLINE_DECODE_BYTES`]).
+
+// pub mod coding;
+mod coerce;
+pub mod decode;
+pub mod media;
+pub mod multipart;
+pub mod pairs;
+// pub(crate) mod read;
+pub mod xml;
+
+/// Bodies up to this size are decoded on the reactor: tens of microseconds, less than a thread switch and
+/// back costs under load.
+pub(crate) const INLINE_DECODE_BYTES: usize = 64 * 1024;

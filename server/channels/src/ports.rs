@@ -1,0 +1,182 @@
+//! The traits through which this crate meets shared memory, telemetry and security without importing them.
+//!
+//! The worker implements each once. Everything on a request's way is called through a handle that was made
+//! when the routes were built, so that no name is looked up per request.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crosstie_model::TraceContext;
+use crosstie_model::failure::{FailureKind, Origin};
+use crosstie_model::message::Principal;
+use crosstie_model::names::ServiceName;
+use crosstie_model::ports::{Blame, RateCells};
+use crosstie_model::snapshot::Snapshot;
+use crosstie_security::credentials::Authenticators;
+use http::{HeaderName, HeaderValue, Method, Version};
+use serde_json::Value;
+
+/// This worker's part of its server's connections. Decides who accepts when several workers wait on one
+/// shared listening socket.
+pub trait ConnectionShare: Send + Sync {
+    /// A connection was accepted here.
+    fn opened(&self);
+
+    /// A connection accepted here is gone.
+    fn closed(&self);
+
+    /// Whether this worker may accept another one now: it holds no more than 1.25 × its share. Asked before
+    /// every accept; while the answer is no it is asked again after a pause of 5 to 40 ms, or at once when
+    /// one of its own connections ends.
+    fn may_accept(&self) -> bool;
+}
+
+/// A share without siblings: always accepts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WholeShare;
+
+impl ConnectionShare for WholeShare {
+    fn opened(&self) {}
+    fn closed(&self) {}
+    fn may_accept(&self) -> bool {
+        true
+    }
+}
+
+/// Concurrency limits, exact over all workers of a server: gauges in shared memory that the supervisor
+/// corrects when a worker dies.
+pub trait ConcurrencyCells: Send + Sync {
+    /// The gauge called `key`, made on first use. `None` when the table is full: that limit is then not
+    /// enforced, and the table counts the overflow.
+    fn gauge(&self, key: &str) -> Option<Arc<dyn ConcurrencyGauge>>;
+}
+
+/// How much of one thing runs at once.
+pub trait ConcurrencyGauge: Send + Sync {
+    /// Counts one more unless that would exceed `limit`; says whether it was counted.
+    fn try_acquire(&self, limit: u32) -> bool;
+
+    /// Counts one less.
+    fn release(&self);
+}
+
+/// Learns of every request exactly once: access log, metrics and traces in one call.
+pub trait RequestObserver: Send + Sync {
+    /// Makes what is kept per channel and service (label handles, counter cells). Called while routes are
+    /// built, never by a request.
+    fn prepare(&self, entrance: &ObservedEntrance<'_>) -> Arc<dyn EntranceObserver>;
+}
+
+/// What requests have in common that take one way through the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObservedEntrance<'a> {
+    /// The channel's name; `none` for requests that matched no channel, `builtin` for the server's own
+    /// pages.
+    pub channel: &'a str,
+    /// `rest`, `http`, `jsonrpc`, `builtin` or `none`.
+    pub kind: &'static str,
+    /// The service; `None` where none is called, or several (a JSON-RPC batch).
+    pub service: Option<&'a ServiceName>,
+}
+
+/// The observer of one entrance.
+pub trait EntranceObserver: Send + Sync {
+    /// A request is over: its reply was handed to the connection, its stream ended, or its caller went away
+    /// (status 499). Runs on the reactor and must not block; what it keeps it copies.
+    fn finished(&self, record: &RequestRecord<'_>);
+}
+
+/// Status of a request whose caller went away before the reply (nginx's convention; never sent).
+pub const STATUS_CALLER_GONE: u16 = 499;
+
+/// All that is known of a finished request.
+#[derive(Debug)]
+pub struct RequestRecord<'a> {
+    /// Correlation and tracing; `parent` is set when the caller sent a `traceparent`.
+    pub trace: &'a TraceContext,
+    /// When its head had arrived.
+    pub started: Instant,
+    /// From then to the end of the reply's making (of the stream, for a streamed one).
+    pub elapsed: Duration,
+    /// The client, through trusted proxies.
+    pub client: IpAddr,
+    /// Whether the client's hop was encrypted.
+    pub secure: bool,
+    /// The protocol version.
+    pub version: Version,
+    /// The request method.
+    pub method: &'a Method,
+    /// The path as it came, without the query, which may hold credentials.
+    pub path: &'a str,
+    /// The status sent, or [`STATUS_CALLER_GONE`].
+    pub status: u16,
+    /// Bytes of request body taken in, after content decoding.
+    pub bytes_in: u64,
+    /// Bytes of reply body, after content coding.
+    pub bytes_out: u64,
+    /// Who sent it, once authenticated.
+    pub principal: Option<&'a Principal>,
+    /// The client's `User-Agent`.
+    pub user_agent: Option<&'a HeaderValue>,
+    /// The request headers named by `access_log_headers` that were present.
+    pub headers: &'a [(HeaderName, HeaderValue)],
+    /// What went wrong, when it did.
+    pub failure: Option<(FailureKind, Origin)>,
+}
+
+/// What the server's own pages show.
+pub trait ServerStatus: Send + Sync {
+    /// Whether the server should get traffic, for `/health/ready`.
+    fn readiness(&self) -> Readiness;
+
+    /// Prometheus text (0.0.4) for the metrics path.
+    fn metrics(&self) -> String;
+
+    /// Metadata of the OpenAPI document.
+    fn title(&self) -> String {
+        "Crosstie".to_owned()
+    }
+}
+
+/// The answer of `/health/ready`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Readiness {
+    /// 200 when true, 503 otherwise.
+    pub ready: bool,
+    /// A JSON object to show; must not tell a stranger anything he may not know.
+    pub detail: Value,
+}
+
+/// The ports that routes and requests use. Cheap to clone.
+#[derive(Clone)]
+pub struct Ports {
+    /// Rate limits.
+    pub rates: Arc<dyn RateCells>,
+    /// Concurrency limits.
+    pub concurrency: Arc<dyn ConcurrencyCells>,
+    /// Quarantine.
+    pub blame: Arc<dyn Blame>,
+    /// Access log, metrics, traces.
+    pub observer: Arc<dyn RequestObserver>,
+    /// The server's own pages.
+    pub status: Arc<dyn ServerStatus>,
+}
+
+/// What routes are built of.
+pub struct RouteInputs<'a> {
+    /// The definitions and deployments.
+    pub snapshot: Arc<Snapshot>,
+    /// The services loaded for that snapshot. A channel whose service is not among them answers 503.
+    pub services: &'a dyn crosstie_model::ports::ServiceDirectory,
+    /// The credentials of that snapshot.
+    pub authenticators: &'a Authenticators,
+    /// `[http]`.
+    pub http: &'a crosstie_model::settings::HttpSettings,
+    /// `[telemetry] metrics_path`; empty for none.
+    pub metrics_path: &'a str,
+    /// `[security] require_security`.
+    pub require_security: bool,
+    /// The ports.
+    pub ports: Ports,
+}
