@@ -5,11 +5,13 @@
 //! connection looks at the path first (two system calls) and refuses when the file is missing, another one,
 //! or not permitted. Opening never creates a file; [`create`] alone does.
 
+use std::error::Error;
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use diesel::connection::{Connection as _, SimpleConnection};
@@ -18,7 +20,7 @@ use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
 use diesel::sqlite::{Sqlite, SqliteConnection};
-use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_async::sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use nix::unistd::{AccessFlags, eaccess};
@@ -56,12 +58,31 @@ type FileIdentity = (u64, u64);
 
 /// A connection and the file it was opened on.
 pub(crate) struct Connection {
-    inner: SyncConnectionWrapper<SqliteConnection>,
+    inner: Handle,
     file: FileIdentity,
 }
 
 /// What queries run on.
-pub(crate) type Handle = SyncConnectionWrapper<SqliteConnection>;
+pub(crate) type Handle = SyncConnectionWrapper<SqliteConnection, BlockingThreads>;
+
+/// Runs statements on tokio's blocking threads. Unlike diesel-async's own, a call that is abandoned does not
+/// wait for its statement (which panics outside a multi-threaded runtime): the session takes the connection
+/// out of the pool, and the statement's thread closes it when it is done.
+pub(crate) struct BlockingThreads;
+
+impl SpawnBlocking for BlockingThreads {
+    fn spawn_blocking<'a, R: Send + 'static>(
+        &mut self,
+        task: impl FnOnce() -> R + Send + 'static,
+    ) -> Pin<Box<dyn Future<Output = Result<R, Box<dyn Error + Send + Sync>>> + Send + 'a>> {
+        let task = tokio::task::spawn_blocking(task);
+        Box::pin(async move { task.await.map_err(Into::into) })
+    }
+
+    fn get_runtime() -> Self {
+        Self
+    }
+}
 
 impl Connection {
     /// What queries run on.

@@ -1,0 +1,63 @@
+//! One suite of tests for every backend: on SQLite always, on PostgreSQL and MariaDB when
+//! `CROSSTIE_TEST_POSTGRES` and `CROSSTIE_TEST_MYSQL` hold the URL of a server where databases may be made.
+
+mod sqlite_file;
+mod suite;
+mod support;
+
+/// Makes a test per backend of every function named.
+macro_rules! on_every_backend {
+    ($($topic:ident::$test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                crate::support::on_sqlite(crate::suite::$topic::$test).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                crate::support::on_postgres(crate::suite::$topic::$test).await;
+            })*
+        }
+        mod mysql {
+            $(#[tokio::test]
+            async fn $test() {
+                crate::support::on_mysql(crate::suite::$topic::$test).await;
+            })*
+        }
+    };
+}
+
+on_every_backend! {
+    account::a_removed_user_takes_its_tokens_along,
+    account::a_token_ends_by_the_databases_clock,
+    account::a_user_is_replaced_by_name,
+    change::a_change_for_an_old_revision_is_a_conflict,
+    change::a_change_makes_one_revision_and_its_audit,
+    change::a_change_that_fails_half_way_changes_nothing,
+    change::a_change_that_changes_nothing_makes_no_revision,
+    change::an_abandoned_change_leaves_nothing_behind,
+    change::an_earlier_state_comes_back_whole,
+    change::eight_writers_lose_no_update_and_leave_no_gap,
+    change::names_that_differ_in_case_or_spaces_are_different,
+    change::secrets_are_stored_sealed_and_by_version,
+    change::the_audit_is_read_in_pages,
+    data::a_deleted_entry_does_not_give_its_version_to_the_next,
+    data::compare_and_set_lets_one_of_two_writers_through,
+    data::eight_writers_count_to_the_right_number,
+    data::entries_lapse_by_the_databases_clock,
+    data::keys_are_listed_by_prefix_in_the_order_of_bytes,
+    data::values_survive_as_they_are,
+    deployment::a_deployment_that_is_there_only_gets_the_new_manifest,
+    deployment::an_active_deployment_outlives_twenty_newer_ones,
+    deployment::an_artifact_survives_in_pieces,
+    deployment::an_unknown_deployment_is_not_activated,
+    deployment::attempts_and_pickup_files_are_remembered,
+    deployment::the_audit_says_which_deployment_was_active,
+    deployment::twenty_deployments_are_kept,
+    server::a_lease_has_one_holder_and_a_growing_number,
+    server::a_server_is_known_by_what_it_said_last,
+    server::migrating_twice_at_once_is_harmless,
+    server::the_certificate_authority_is_replaced,
+}
