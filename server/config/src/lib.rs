@@ -7,6 +7,7 @@
 
 pub mod document;
 mod fault;
+pub mod repository;
 pub mod settings;
 pub mod shape;
 mod tree;

@@ -344,10 +344,8 @@ dictionary:
         ] {
             assert!(one_line(text).starts_with('"'), "{text}");
         }
-        for text in
-            ["a", "a:b", "a#b", "env:NAME", "/x/{y}", "Größe 7", "it's", "a, b", "[", "x]"].iter().skip(0)
-        {
-            assert_eq!(one_line(text).starts_with('"'), *text == "[", "{text}");
+        for text in ["a", "a:b", "a#b", "env:NAME", "/x/{y}", "Größe 7", "it's", "a, b", "x]"] {
+            assert_eq!(one_line(text), text);
         }
     }
 
