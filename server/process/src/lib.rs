@@ -1,1 +1,18 @@
-//! crosstie-process
+//! Processes: the supervisor and its workers, what they share and how they speak.
+//!
+//! Layer 1. `supervisor` runs in the parent, `worker` is how a child takes over what it inherits, and the
+//! rest is used by both: `control` (frames on a socketpair), `shm` (one memory segment per server), `lock`
+//! (the singleton's record lock), `fault` and `fork_safety` (signals and forks of user code), `scratch`
+//! (checks in a throw-away process) and `pidfile` (finding and signalling a running supervisor).
+
+mod clock;
+pub mod control;
+pub mod fault;
+pub mod fork_safety;
+mod inheritance;
+pub mod lock;
+pub mod pidfile;
+pub mod scratch;
+pub mod shm;
+pub mod supervisor;
+pub mod worker;
