@@ -1,17 +1,50 @@
-//! stub
+//! A request's way: limits on its head, route, address, credentials, rate limits, admission, body, channel,
+//! and back. Each step either goes on or ends in a failure, which the channel's kind renders.
+//!
+//! Costs per request beyond hyper's: one load of the routes, one clone of the channel's handle, the header
+//! map's sizes summed once, and allocations only for what the service is given anyway (path, parameters,
+//! query) and for the cid's header.
+
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use http::{Request, Response};
+use crosstie_model::message::HttpRequest;
+use crosstie_model::{Failure, FailureKind, Fault, Origin, TraceContext};
+use http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT,
+    ORIGIN, USER_AGENT,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use crate::response::ResponseBody;
+use crate::body::coding::{self, Coding};
+use crate::body::media::Media;
+use crate::body::{pairs, read};
+use crate::entrance::{Entrance, EntranceKind};
+use crate::exchange::Exchange;
+use crate::methods::{self, Taken, Way};
+use crate::negotiate;
+use crate::pattern::{PathError, Segments};
+use crate::rate::RateState;
+use crate::response::{Outgoing, ResponseBody};
+use crate::rest::{self, Arrived};
 use crate::routes::Routes;
 use crate::server::ConnectionState;
+use crate::{jsonrpc, problem};
 
+/// Longest request target in bytes; more gets 414. Twice what RFC 9110, section 4.1, asks everybody to take.
+pub(crate) const MAX_URI_BYTES: usize = 16 * 1024;
+/// How far above the header limit hyper still reads a head, so that it can be answered properly.
 pub(crate) const HEAD_SLACK: usize = 64 * 1024;
 
+/// The response header that carries the correlation id.
+pub(crate) const CID: HeaderName = HeaderName::from_static("x-crosstie-cid");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The other end of a connection.
 pub(crate) struct Peer {
     pub(crate) routes: Arc<ArcSwap<Routes>>,
     pub(crate) address: IpAddr,
@@ -19,6 +52,310 @@ pub(crate) struct Peer {
     pub(crate) state: Arc<ConnectionState>,
 }
 
-pub(crate) async fn handle(_peer: Arc<Peer>, _request: Request<Incoming>) -> Response<ResponseBody> {
-    std::future::pending().await
+/// Where a request goes.
+enum Destination {
+    Way(Way),
+    /// OPTIONS that the server answers itself; a preflight brings the channel it asks about.
+    Options {
+        allow: HeaderValue,
+        preflight: Option<Arc<Entrance>>,
+    },
+    Nowhere(Failure),
+}
+
+/// What the response gets besides what its maker put in.
+#[derive(Default)]
+struct Seal {
+    entrance: Option<Arc<Entrance>>,
+    origin: Option<HeaderValue>,
+    rate: Option<RateState>,
+    accept_encoding: Option<HeaderValue>,
+    /// The request body was not read to its end, so the connection cannot carry another request.
+    close: bool,
+}
+
+/// Answers one request.
+pub(crate) async fn handle(peer: Arc<Peer>, request: Request<Incoming>) -> Response<ResponseBody> {
+    let started = Instant::now();
+    let (head, body) = request.into_parts();
+    let (mut exchange, destination) = begin(&peer, &head, started);
+    let mut body = Some(body);
+    let expects_continue = head.headers.contains_key(EXPECT);
+    let mut seal = Seal::default();
+    let response = match destination {
+        Destination::Nowhere(failure) => {
+            exchange.failed(&failure);
+            problem::render(&failure, exchange.trace.cid)
+        }
+        Destination::Options { allow, preflight } => options(&head, &allow, preflight.as_deref()),
+        Destination::Way(way) => {
+            let entrance = Arc::clone(&way.entrance);
+            seal.entrance = Some(Arc::clone(&entrance));
+            seal.origin = entrance.cors.as_ref().and_then(|cors| cors.allow(&head.headers));
+            seal.accept_encoding = coding::accept_encoding(&head.headers);
+            let result = serve(way, head, &mut body, &mut exchange, &mut seal).await;
+            result.unwrap_or_else(|failure| {
+                exchange.failed(&failure);
+                let render = match entrance.kind {
+                    EntranceKind::JsonRpc(_) => jsonrpc::render_failure,
+                    _ => problem::render,
+                };
+                render(&failure, exchange.trace.cid)
+            })
+        }
+    };
+    if let Some(body) = body {
+        seal.close |= !read::discard(body, expects_continue).await;
+    }
+    conclude(exchange, response, seal).await
+}
+
+/// Makes out what the request is and where it goes. The routes are let go of before anything is awaited.
+fn begin(peer: &Peer, head: &Parts, started: Instant) -> (Exchange, Destination) {
+    let routes = peer.routes.load();
+    let trace = head
+        .headers
+        .get(TRACEPARENT)
+        .and_then(|value| TraceContext::from_traceparent(value.to_str().ok()?))
+        .unwrap_or_else(TraceContext::new_root);
+    let (client, secure) = routes.proxies.client(peer.address, peer.secure, &head.headers);
+    let destination = route(&routes, head);
+    let observer = match &destination {
+        Destination::Way(way) => way.entrance.observer(),
+        _ => &routes.unmatched,
+    };
+    let logged = |name: &HeaderName| Some((name.clone(), head.headers.get(name)?.clone()));
+    peer.state.request_started();
+    let exchange = Exchange {
+        trace,
+        started,
+        client,
+        secure,
+        version: head.version,
+        method: head.method.clone(),
+        target: head.uri.path_and_query().cloned(),
+        principal: None,
+        user_agent: head.headers.get(USER_AGENT).cloned(),
+        logged_headers: routes.logged_headers.iter().filter_map(logged).collect(),
+        bytes_in: 0,
+        observer: Arc::clone(observer),
+        connection: Arc::clone(&peer.state),
+        failure: None,
+        reported: false,
+    };
+    (exchange, destination)
+}
+
+fn route(routes: &Routes, head: &Parts) -> Destination {
+    if let Some(failure) = oversized(routes, head) {
+        return Destination::Nowhere(failure);
+    }
+    let path = head.uri.path();
+    if path == "*" && head.method == Method::OPTIONS {
+        let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        return Destination::Options { allow, preflight: None };
+    }
+    let segments = match Segments::of(path) {
+        Ok(segments) => segments,
+        Err(error) => return Destination::Nowhere(bad_path(error)),
+    };
+    if let Some(way) = methods::find(&routes.trie, &head.method, &segments) {
+        return Destination::Way(way);
+    }
+    let Some(allowed) = methods::allowed(&routes.trie, &segments) else {
+        return Destination::Nowhere(Failure::new(FailureKind::NotFound, Origin::Client));
+    };
+    let names: Vec<_> = allowed.iter().map(Method::as_str).collect();
+    if head.method != Method::OPTIONS {
+        let mut failure = Failure::new(FailureKind::MethodNotAllowed, Origin::Client);
+        failure.allow = names.into_iter().map(str::to_owned).collect();
+        return Destination::Nowhere(failure);
+    }
+    let wanted =
+        head.headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| head.headers.contains_key(ORIGIN));
+    let preflight = wanted
+        .and_then(|method| Method::from_bytes(method.as_bytes()).ok())
+        .and_then(|method| methods::find(&routes.trie, &method, &segments))
+        .map(|way| way.entrance);
+    // Method names are header-safe tokens.
+    let allow = HeaderValue::from_str(&names.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"));
+    Destination::Options { allow, preflight }
+}
+
+/// Checks the head's size. hyper reads somewhat more than the limits so that this answer can be given.
+fn oversized(routes: &Routes, head: &Parts) -> Option<Failure> {
+    let limits = routes.limits();
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_URI_BYTES {
+        return Some(Failure::new(FailureKind::UriTooLong, Origin::Client));
+    }
+    // Name, colon, space, value, CR LF; the request line is small beside it.
+    let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let too_many = head.headers.len() > usize::from(limits.max_headers);
+    (too_many || fields.saturating_add(target) > limits.max_header_bytes)
+        .then(|| Failure::new(FailureKind::HeaderTooLarge, Origin::Client))
+}
+
+fn bad_path(error: PathError) -> Failure {
+    Failure::new(FailureKind::BadRequest, Origin::Client)
+        .with_faults(vec![Fault { pointer: String::new(), detail: error.to_string() }])
+}
+
+/// Carries a request that found its channel.
+async fn serve(
+    way: Way,
+    mut head: Parts,
+    body: &mut Option<Incoming>,
+    exchange: &mut Exchange,
+    seal: &mut Seal,
+) -> Result<Response<Outgoing>, Failure> {
+    let entrance = &*way.entrance;
+    entrance.check_address(exchange.client)?;
+    let query = match head.uri.query() {
+        None => Vec::new(),
+        Some(text) => pairs::parse(text.as_bytes()).map_err(bad_query)?,
+    };
+    let (outcome, rate) = entrance.authenticate(exchange.client, &head.headers, &query);
+    seal.rate = rate;
+    exchange.principal = outcome?;
+    let mut permits: Vec<_> = entrance.acquire()?.into_iter().collect();
+    if let EntranceKind::Rest { target, .. } | EntranceKind::Plain { target } = &entrance.kind {
+        permits.extend(target.admit()?);
+    }
+    let raw = match body.take() {
+        Some(incoming) => {
+            // From here on the body is read or lost; only a whole one leaves the connection usable.
+            seal.close = true;
+            let raw = read::read(incoming, entrance.max_body, entrance.body_timeout).await?;
+            seal.close = false;
+            raw
+        }
+        None => bytes::Bytes::new(),
+    };
+    let raw = if raw.is_empty() { raw } else { decoded(&mut head.headers, raw, entrance).await? };
+    exchange.bytes_in = raw.len() as u64;
+    let media = if raw.is_empty() { Media::Absent } else { Media::of(head.headers.get(CONTENT_TYPE)) };
+    let format = if let EntranceKind::Rest { format, .. } = &entrance.kind { *format } else { None };
+    let choice = negotiate::choose(&head.headers, format);
+    let arrived = Arrived {
+        trace: exchange.trace,
+        http: Box::new(HttpRequest {
+            method: if way.taken == Taken::HeadAsGet { Method::GET } else { head.method },
+            path: exchange.path().to_owned(),
+            params: way.params,
+            query,
+            headers: head.headers,
+            client: exchange.client,
+            secure: exchange.secure,
+        }),
+        raw,
+        media,
+        principal: exchange.principal.clone(),
+    };
+    let response = match &entrance.kind {
+        EntranceKind::Rest { target, format } => rest::answer_rest(target, *format, arrived, choice).await?,
+        EntranceKind::Plain { target } => rest::answer_plain(target, arrived).await?,
+        EntranceKind::Builtin(page) => page.answer().await?,
+        EntranceKind::JsonRpc(channel) => {
+            // Boxed: its future is large, and the other channels should not carry its size about.
+            let answer = Box::pin(jsonrpc::answer(entrance, channel, exchange.client, arrived));
+            let (result, target) = answer.await;
+            if let Some(target) = target {
+                exchange.observer = Arc::clone(&target.observer);
+            }
+            result?
+        }
+    };
+    Ok(rest::hold(response, permits))
+}
+
+async fn decoded(
+    headers: &mut HeaderMap,
+    raw: bytes::Bytes,
+    entrance: &Entrance,
+) -> Result<bytes::Bytes, Failure> {
+    if !headers.contains_key(CONTENT_ENCODING) {
+        return Ok(raw);
+    }
+    let plain = Box::pin(coding::decode(headers, raw, entrance.max_body)).await?;
+    // They describe bytes that the service does not see.
+    headers.remove(CONTENT_ENCODING);
+    headers.remove(CONTENT_LENGTH);
+    Ok(plain)
+}
+
+fn bad_query(error: pairs::PairsError) -> Failure {
+    Failure::new(FailureKind::BadRequest, Origin::Client)
+        .with_faults(vec![Fault { pointer: String::new(), detail: format!("the query string: {error}") }])
+}
+
+fn options(head: &Parts, allow: &HeaderValue, preflight: Option<&Entrance>) -> Response<Outgoing> {
+    let mut response = Response::new(Outgoing::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, allow.clone());
+    if let Some(cors) = preflight.and_then(|entrance| entrance.cors.as_ref()) {
+        cors.write_preflight(&head.headers, allow, headers);
+    }
+    response
+}
+
+/// Adds what every response has, and closes the exchange.
+async fn conclude(exchange: Exchange, response: Response<Outgoing>, seal: Seal) -> Response<ResponseBody> {
+    let (mut head, mut body) = response.into_parts();
+    let headers = &mut head.headers;
+    if let Some(entrance) = &seal.entrance {
+        let worth_a_look = matches!(&body, Outgoing::Whole(bytes)
+            if bytes.len() as u64 >= entrance.compression.min_bytes);
+        if worth_a_look {
+            let coding = seal.accept_encoding.as_ref().and_then(Coding::choose);
+            body = Box::pin(coding::compress(entrance.compression, coding, headers, body)).await;
+        }
+        if let Some(cors) = &entrance.cors {
+            cors.write(seal.origin, headers);
+        }
+    }
+    if let Some(rate) = seal.rate {
+        rate.write(headers);
+    }
+    headers.insert(CID, cid_value(&exchange.trace));
+    // HTTP/2 has GOAWAY for this, and no such header.
+    if (seal.close || exchange.connection.is_draining()) && exchange.version < Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if exchange.method == Method::HEAD {
+        if let Outgoing::Whole(bytes) = &body
+            && head.status != StatusCode::NO_CONTENT
+            && head.status != StatusCode::NOT_MODIFIED
+        {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        }
+        body = Outgoing::empty();
+    }
+    let status = head.status.as_u16();
+    Response::from_parts(head, ResponseBody::close(exchange, status, body))
+}
+
+fn cid_value(trace: &TraceContext) -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [b'0'; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(trace.cid.as_bytes()) {
+        if let [high, low] = pair {
+            *high = DIGITS.get(usize::from(byte >> 4)).copied().unwrap_or(b'0');
+            *low = DIGITS.get(usize::from(byte & 15)).copied().unwrap_or(b'0');
+        }
+    }
+    // Hexadecimal digits are valid in a header.
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cid_header_is_the_cid() {
+        let trace = TraceContext::new_root();
+        assert_eq!(cid_value(&trace).to_str().unwrap(), trace.cid.to_string());
+    }
 }

@@ -7,14 +7,23 @@
 #![expect(clippy::result_large_err, reason = "the model's failure type; a refusal ends the request")]
 
 pub mod body;
+mod builtin;
 pub mod check;
 mod client_address;
 mod cors;
+mod entrance;
 mod exchange;
 mod handle;
+pub mod jsonrpc;
+mod methods;
+mod negotiate;
+pub mod openapi;
 pub mod pattern;
 pub mod ports;
+mod problem;
 mod rate;
 mod response;
+mod rest;
 pub mod routes;
 pub mod server;
+mod target;

@@ -33,7 +33,7 @@ impl Outgoing {
 }
 
 /// The body type hyper sends.
-pub struct ResponseBody(Kind);
+pub(crate) struct ResponseBody(Kind);
 
 enum Kind {
     Whole(Bytes),

@@ -1,12 +1,43 @@
-//! stub
+//! The routing table: every channel of one snapshot, compiled, and the server's own pages, found by path and
+//! method.
+//!
+//! Built off the hot path and swapped in whole. Channels come from definitions and from code alike; a service
+//! is resolved to its loaded form here, so that a request needs no second lookup and in-flight requests keep
+//! the version they started with.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::check::RouteFault;
-use crate::ports::RouteInputs;
+use crosstie_model::Snapshot;
+use crosstie_model::definition::{ChannelDefinition, DefinitionName};
+use crosstie_model::message::ChannelInfo;
+use crosstie_model::names::ServiceName;
+use crosstie_model::settings::HttpSettings;
+use crosstie_model::snapshot::EffectiveChannel;
+use http::{HeaderName, Method};
+
+use crate::body::coding::CompressionPolicy;
+use crate::builtin::{Builtin, OpenApiPage};
+use crate::check::{RouteFault, check_channels, reserved_paths};
+use crate::client_address::TrustedProxies;
+use crate::cors::CorsRules;
+use crate::entrance::{Entrance, EntranceKind};
+use crate::jsonrpc::JsonRpc;
+use crate::methods::{Leaf, MethodSet};
+use crate::pattern::{PathPattern, PathTrie};
+use crate::ports::{EntranceObserver, ObservedEntrance, Ports, RouteInputs};
+use crate::rate::RateLimits;
+use crate::target::{ConcurrencyLimit, Target};
 
 /// Everything a request needs, compiled from one snapshot.
 pub struct Routes {
+    pub(crate) trie: PathTrie<Leaf>,
     limits: ConnectionLimits,
+    pub(crate) proxies: TrustedProxies,
+    pub(crate) unmatched: Arc<dyn EntranceObserver>,
+    pub(crate) logged_headers: Vec<HeaderName>,
+    channels: usize,
 }
 
 /// What bounds a connection, from `[http]`.
@@ -25,7 +56,7 @@ impl Routes {
     /// Compiles the channels of a snapshot.
     ///
     /// # Errors
-    /// Every fault of every channel.
+    /// Every fault of every channel. A snapshot that has one should not replace one that serves.
     pub fn build(inputs: &RouteInputs<'_>) -> Result<Self, Vec<RouteFault>> {
         let (routes, faults) = Self::build_without_faulty(inputs);
         if faults.is_empty() { Ok(routes) } else { Err(faults) }
@@ -35,26 +66,247 @@ impl Routes {
     /// that have faults and reports them.
     #[must_use]
     pub fn build_without_faulty(inputs: &RouteInputs<'_>) -> (Self, Vec<RouteFault>) {
-        let limits = ConnectionLimits::of(inputs.http);
-        (Self { limits }, Vec::new())
+        let (channels, mut faults) = all_channels(&inputs.snapshot);
+        let reserved = reserved_paths(inputs.http, inputs.metrics_path);
+        faults.extend(check_channels(&inputs.snapshot, &channels, &reserved, inputs.require_security));
+        let faulty: BTreeSet<&DefinitionName> = faults.iter().map(|fault| &fault.channel).collect();
+        let observe = |channel, kind, service| {
+            inputs.ports.observer.prepare(&ObservedEntrance { channel, kind, service })
+        };
+        let mut routes = Self {
+            trie: PathTrie::default(),
+            limits: ConnectionLimits::of(inputs.http),
+            proxies: TrustedProxies::new(&inputs.http.trusted_proxies),
+            unmatched: observe("none", "none", None),
+            logged_headers: logged_headers(inputs),
+            channels: 0,
+        };
+        for channel in &channels {
+            if channel.definition.entrance().active && !faulty.contains(&channel.name) {
+                routes.add_channel(&Compiler { inputs, channel });
+            }
+        }
+        routes.add_builtins(inputs, &observe("builtin", "builtin", None));
+        (routes, faults)
+    }
+
+    /// How many channels are open.
+    #[must_use]
+    pub fn open_channels(&self) -> usize {
+        self.channels
     }
 
     pub(crate) fn limits(&self) -> ConnectionLimits {
         self.limits
     }
+
+    fn add_channel(&mut self, compiler: &Compiler<'_>) {
+        let (methods, entrance) = compiler.compile();
+        // The check saw to it that the pattern parses.
+        let Ok(pattern) = PathPattern::parse(&compiler.channel.definition.entrance().path) else { return };
+        self.add(&pattern, methods, Arc::new(entrance));
+        self.channels += 1;
+    }
+
+    fn add(&mut self, pattern: &PathPattern, methods: MethodSet, entrance: Arc<Entrance>) {
+        let names = pattern.params().map(|(name, _)| Arc::clone(name)).collect();
+        self.trie.slot(pattern).get_or_insert_default().add(methods, names, entrance);
+    }
+
+    fn add_builtins(&mut self, inputs: &RouteInputs<'_>, observer: &Arc<dyn EntranceObserver>) {
+        let status = &inputs.ports.status;
+        let mut pages = vec![
+            ("/health/live".to_owned(), Builtin::Live),
+            ("/health/ready".to_owned(), Builtin::Ready(Arc::clone(status))),
+        ];
+        if !inputs.metrics_path.is_empty() {
+            pages.push((inputs.metrics_path.to_owned(), Builtin::Metrics(Arc::clone(status))));
+        }
+        let path = &inputs.http.openapi_path;
+        if !path.is_empty() {
+            let page = OpenApiPage {
+                snapshot: Arc::clone(&inputs.snapshot),
+                title: status.title(),
+                document: OnceLock::new(),
+            };
+            pages.push((path.clone(), Builtin::OpenApi(Arc::new(page))));
+            let base = path.trim_end_matches('/');
+            for (file, content, media) in Builtin::UI {
+                pages.push((format!("{base}/{file}"), Builtin::File(content, media)));
+            }
+        }
+        for (path, page) in pages {
+            // Settings are checked against a pattern that allows no braces.
+            let Ok(pattern) = PathPattern::parse(&path) else { continue };
+            let entrance = builtin_entrance(inputs, Arc::clone(observer), page);
+            self.add(&pattern, MethodSet::Listed(vec![Method::GET]), Arc::new(entrance));
+        }
+    }
 }
 
 impl ConnectionLimits {
-    fn of(http: &crosstie_model::settings::HttpSettings) -> Self {
-        let size = |bytes: u32| usize::try_from(bytes).unwrap_or(usize::MAX);
+    fn of(http: &HttpSettings) -> Self {
         Self {
-            max_header_bytes: size(http.max_header_bytes),
+            max_header_bytes: size(u64::from(http.max_header_bytes)),
             max_headers: http.max_headers,
             header_timeout: Duration::from_millis(http.header_timeout_ms),
             body_timeout: Duration::from_millis(http.body_timeout_ms),
             tls_handshake: Duration::from_millis(http.tls_handshake_timeout_ms),
-            max_connections: size(http.max_connections),
+            max_connections: size(u64::from(http.max_connections)),
             max_h2_streams: http.max_h2_streams,
         }
     }
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// The snapshot's channels. Checks keep a wrong declaration in code out of the ODB; should one be there all
+/// the same, the explicit definitions are still good.
+fn all_channels(snapshot: &Snapshot) -> (Vec<EffectiveChannel>, Vec<RouteFault>) {
+    match snapshot.effective_channels() {
+        Ok(channels) => (channels, Vec::new()),
+        Err(error) => {
+            let mut faults = Vec::new();
+            if let Ok(channel) = DefinitionName::new(&error.name).or_else(|_| DefinitionName::new("code")) {
+                let detail = error.to_string();
+                faults.push(RouteFault { channel, pointer: String::new(), detail });
+            }
+            let explicit = Snapshot { units: Default::default(), ..snapshot.clone() };
+            (explicit.effective_channels().unwrap_or_default(), faults)
+        }
+    }
+}
+
+/// The headers the access log shows: those asked for, without any that carries credentials.
+fn logged_headers(inputs: &RouteInputs<'_>) -> Vec<HeaderName> {
+    let masked = inputs.authenticators.headers_to_mask();
+    let secret = |name: &str| masked.contains(name) || matches!(name, "cookie" | "proxy-authorization");
+    inputs
+        .http
+        .access_log_headers
+        .iter()
+        .filter_map(|name| HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).ok())
+        .filter(|name| !secret(name.as_str()))
+        .collect()
+}
+
+fn builtin_entrance(
+    inputs: &RouteInputs<'_>,
+    observer: Arc<dyn EntranceObserver>,
+    page: Builtin,
+) -> Entrance {
+    Entrance {
+        kind: EntranceKind::Builtin(page),
+        observer,
+        allow_from: Vec::new(),
+        security: None,
+        rates: RateLimits::default(),
+        cells: Arc::clone(&inputs.ports.rates),
+        limit: None,
+        cors: None,
+        max_body: 0,
+        body_timeout: Duration::from_millis(inputs.http.body_timeout_ms),
+        compression: compression(inputs.http),
+    }
+}
+
+fn compression(http: &HttpSettings) -> CompressionPolicy {
+    CompressionPolicy { enabled: http.compression, min_bytes: http.compression_min_bytes }
+}
+
+fn gauge(ports: &Ports, key: &str, limit: Option<u32>) -> Option<ConcurrencyLimit> {
+    let limit = limit?;
+    Some(ConcurrencyLimit { gauge: ports.concurrency.gauge(key)?, limit })
+}
+
+/// Compiles one channel.
+struct Compiler<'a> {
+    inputs: &'a RouteInputs<'a>,
+    channel: &'a EffectiveChannel,
+}
+
+impl Compiler<'_> {
+    fn compile(&self) -> (MethodSet, Entrance) {
+        let (name, definition) = (&self.channel.name, &self.channel.definition);
+        let (inputs, source) = (self.inputs, definition.entrance());
+        let (methods, kind) = match definition {
+            ChannelDefinition::Rest(channel) => {
+                let target = self.target(&channel.service);
+                (
+                    listed(&channel.methods, &target),
+                    EntranceKind::Rest { target, format: channel.data_format },
+                )
+            }
+            ChannelDefinition::Http(channel) => {
+                let target = self.target(&channel.service);
+                (listed(&channel.methods, &target), EntranceKind::Plain { target })
+            }
+            ChannelDefinition::Jsonrpc(channel) => {
+                let targets: HashMap<_, _> = channel
+                    .methods
+                    .iter()
+                    .map(|(method, service)| (method.clone(), self.target(service)))
+                    .collect();
+                let rpc = JsonRpc { methods: targets, max_batch: size(u64::from(channel.max_batch)) };
+                (MethodSet::Listed(vec![Method::POST]), EntranceKind::JsonRpc(rpc))
+            }
+        };
+        let observed =
+            ObservedEntrance { channel: name.as_str(), kind: definition.type_name(), service: None };
+        let security_rates = source
+            .security
+            .as_ref()
+            .and_then(|name| Some((name.as_str(), inputs.snapshot.security(name)?.rate_limit())));
+        let body = source.max_body_bytes.unwrap_or(inputs.http.max_body_bytes);
+        let entrance = Entrance {
+            kind,
+            observer: inputs.ports.observer.prepare(&observed),
+            allow_from: source.allow_from.clone(),
+            security: source.security.as_ref().and_then(|name| inputs.authenticators.find(name)),
+            rates: RateLimits::new((name.as_str(), &source.rate_limit), security_rates),
+            cells: Arc::clone(&inputs.ports.rates),
+            limit: gauge(&inputs.ports, &format!("channel:{name}"), source.max_concurrency),
+            cors: source.cors.as_ref().map(CorsRules::new),
+            max_body: size(body.min(inputs.http.max_body_bytes_ceiling)),
+            body_timeout: Duration::from_millis(inputs.http.body_timeout_ms),
+            compression: compression(inputs.http),
+        };
+        (methods, entrance)
+    }
+
+    fn target(&self, service: &ServiceName) -> Target {
+        let (inputs, channel) = (self.inputs, self.channel);
+        let kind = channel.definition.type_name();
+        let settings = inputs.snapshot.service_settings(service);
+        let loaded = inputs.services.find(service.as_str());
+        let declared = loaded.as_ref().and_then(|service| service.description().deadline_ms);
+        // What the operator says about the service overrides its code; the caller's patience bounds both.
+        let own = settings.deadline_ms.or(declared);
+        let deadline = match (channel.definition.entrance().deadline_ms, own) {
+            (Some(channel), Some(service)) => channel.min(service),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => inputs.http.deadline_ms,
+        };
+        Target {
+            info: Arc::new(ChannelInfo { name: channel.name.to_shared(), kind, service: service.clone() }),
+            service: loaded,
+            active: settings.active,
+            deadline: Duration::from_millis(deadline),
+            limit: gauge(&inputs.ports, &format!("service:{service}"), settings.max_concurrency),
+            blame: Arc::clone(&inputs.ports.blame),
+            observer: inputs.ports.observer.prepare(&ObservedEntrance {
+                channel: channel.name.as_str(),
+                kind,
+                service: Some(service),
+            }),
+        }
+    }
+}
+
+/// The channel's methods, or those its service handles, or all.
+fn listed(methods: &[String], target: &Target) -> MethodSet {
+    let service = target.description().map(|description| description.methods.as_slice()).unwrap_or_default();
+    MethodSet::of(if methods.is_empty() { service } else { methods })
 }

@@ -3,13 +3,13 @@
 //! Decoding is synchronous and pure, `bytes in, Payload or Failure out`; large bodies are decoded on a
 //! blocking thread so that the reactor stays free ([`INLINE_DECODE_BYTES`]).
 
-// pub mod coding;
+pub mod coding;
 mod coerce;
 pub mod decode;
 pub mod media;
 pub mod multipart;
 pub mod pairs;
-// pub(crate) mod read;
+pub(crate) mod read;
 pub mod xml;
 
 /// Bodies up to this size are decoded on the reactor: tens of microseconds, less than a thread switch and

@@ -1,0 +1,195 @@
+//! JSON-RPC 2.0 channels: single calls, batches, notifications.
+//!
+//! HTTP side: POST with a JSON body. What concerns the whole request has its HTTP status (400 for a body that
+//! is no JSON or no request, 401, 413, 415, 429 …) and an error object as its body; what concerns a call is
+//! 200 with a response object. A request of notifications only gets 204.
+//!
+//! A batch runs up to [`BATCH_AT_ONCE`] calls at once and answers in the order of its calls. Every call counts
+//! against the rate limits, so a batch is no way around them.
+
+mod call;
+mod render;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crosstie_model::message::{HttpRequest, Message, Payload};
+use crosstie_model::{Failure, FailureKind, Origin, Principal, TraceContext};
+use futures_util::StreamExt;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+
+use crate::body::INLINE_DECODE_BYTES;
+use crate::body::media::Media;
+use crate::entrance::Entrance;
+use crate::response::Outgoing;
+use crate::rest::{Arrived, aside};
+use crate::target::Target;
+pub use call::{Body, Call, CallError, parse};
+pub(crate) use render::render_failure;
+
+/// Calls of one batch that run at the same time.
+const BATCH_AT_ONCE: usize = 8;
+
+/// What a JSON-RPC channel leads to.
+pub(crate) struct JsonRpc {
+    /// By method name. Nothing outside can be called.
+    pub(crate) methods: HashMap<String, Target>,
+    pub(crate) max_batch: usize,
+}
+
+/// What all calls of one request share.
+struct Request<'r> {
+    entrance: &'r Entrance,
+    channel: &'r JsonRpc,
+    client: IpAddr,
+    trace: TraceContext,
+    http: &'r HttpRequest,
+    raw: &'r Bytes,
+    principal: Option<&'r Arc<Principal>>,
+}
+
+/// Answers one HTTP request. Gives the target of a single call, which the request is reported under.
+pub(crate) async fn answer<'c>(
+    entrance: &'c Entrance,
+    channel: &'c JsonRpc,
+    client: IpAddr,
+    arrived: Arrived,
+) -> (Result<Response<Outgoing>, Failure>, Option<&'c Target>) {
+    if !matches!(arrived.media, Media::Json | Media::Absent) {
+        let failure = Failure::new(FailureKind::UnsupportedMediaType, Origin::Client)
+            .with_text("JSON-RPC requests are application/json in UTF-8");
+        return (Err(failure), None);
+    }
+    let limit = channel.max_batch;
+    let parsed = if arrived.raw.len() <= INLINE_DECODE_BYTES {
+        parse(&arrived.raw, limit)
+    } else {
+        let raw = arrived.raw.clone();
+        match aside(move || parse(&raw, limit)).await {
+            Ok(parsed) => parsed,
+            Err(failure) => return (Err(failure), None),
+        }
+    };
+    let request = Request {
+        entrance,
+        channel,
+        client,
+        trace: arrived.trace,
+        http: &arrived.http,
+        raw: &arrived.raw,
+        principal: arrived.principal.as_ref(),
+    };
+    match parsed {
+        Err(error) => (Ok(error_response(&error, arrived.trace)), None),
+        Ok(Body::Single(call)) => {
+            let target = call.as_ref().ok().and_then(|call| channel.methods.get(&call.method));
+            let response = match call {
+                // Not even a request: there is nothing else in the body, so HTTP may say so too.
+                Err(error) => error_response(&error, arrived.trace),
+                Ok(call) => respond(request.run(call, Units::Taken).await),
+            };
+            (Ok(response), target)
+        }
+        Ok(Body::Batch(calls)) => {
+            let answers: Vec<Option<Vec<u8>>> = futures_util::stream::iter(calls.into_iter().enumerate())
+                .map(|(index, call)| {
+                    let (request, units) = (&request, if index == 0 { Units::Taken } else { Units::Due });
+                    async move {
+                        match call {
+                            Ok(call) => request.run(call, units).await,
+                            Err(error) => Some(render::error_object(&error, request.trace.cid)),
+                        }
+                    }
+                })
+                .buffered(BATCH_AT_ONCE)
+                .collect()
+                .await;
+            (Ok(respond(render::batch(answers))), None)
+        }
+    }
+}
+
+/// Whether a call's unit of the rate limits was taken with the HTTP request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Units {
+    Taken,
+    Due,
+}
+
+impl Request<'_> {
+    /// Runs one call. `None` for a notification, whatever became of it.
+    async fn run(&self, call: Call, units: Units) -> Option<Vec<u8>> {
+        let Call { method, params, id } = call;
+        let result = match self.channel.methods.get(&method) {
+            None => Err(CallError::method_not_found(&method)),
+            Some(target) => {
+                self.invoke(target, params, units).await.map_err(|failure| CallError::of(&failure))
+            }
+        };
+        match (id, result) {
+            (None, Ok(_)) => None,
+            (None, Err(error)) => {
+                tracing::debug!(cid = %self.trace.cid, method, error = %error.message, "a notification failed");
+                None
+            }
+            (Some(id), Ok(result)) => Some(render::result_object(&id, result.get())),
+            (Some(id), Err(error)) => Some(render::error_object(&error.with_id(id), self.trace.cid)),
+        }
+    }
+
+    async fn invoke(
+        &self,
+        target: &Target,
+        params: Option<serde_json::Value>,
+        units: Units,
+    ) -> Result<Box<serde_json::value::RawValue>, Failure> {
+        if units == Units::Due {
+            self.entrance.rates.take(&*self.entrance.cells, self.client).0?;
+        }
+        let _permit = target.admit()?;
+        let message = Message {
+            trace: self.trace,
+            channel: Arc::clone(&target.info),
+            payload: params.map_or(Payload::Empty, Payload::Json),
+            raw: self.raw.clone(),
+            http: Some(Box::new(self.http.clone())),
+            principal: self.principal.cloned(),
+            deadline: target.deadline_from_now(),
+            depth: 0,
+        };
+        let reply = target.call(message).await?;
+        match reply.body.to_raw_json() {
+            Ok(Some(result)) => Ok(result),
+            Ok(None) => Err(Failure::new(FailureKind::Internal, Origin::Service)
+                .with_text("The service's reply is not JSON")),
+            Err(error) => {
+                tracing::error!(cid = %self.trace.cid, %error, "a runtime handed over invalid JSON");
+                Err(Failure::new(FailureKind::Internal, Origin::Platform))
+            }
+        }
+    }
+}
+
+fn respond(body: Option<Vec<u8>>) -> Response<Outgoing> {
+    match body {
+        None => {
+            let mut response = Response::new(Outgoing::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+        Some(body) => {
+            let mut response = Response::new(Outgoing::Whole(body.into()));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+    }
+}
+
+fn error_response(error: &CallError, trace: TraceContext) -> Response<Outgoing> {
+    let mut response = respond(Some(render::error_object(error, trace.cid)));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response
+}

@@ -1,0 +1,149 @@
+//! Schemas under `components/schemas`. Services declare self-contained JSON Schemas whose references point
+//! into their own `$defs`; in one document these move to components, and references with them.
+
+use serde_json::{Map, Value, json};
+
+/// The components collected so far.
+pub(super) struct Schemas {
+    known: Map<String, Value>,
+}
+
+impl Default for Schemas {
+    fn default() -> Self {
+        let problem = json!({
+            "type": "object",
+            "required": ["type", "title", "status", "detail", "cid"],
+            "properties": {
+                "type": {"type": "string", "format": "uri"},
+                "title": {"type": "string"},
+                "status": {"type": "integer"},
+                "detail": {"type": "string"},
+                "cid": {"type": "string"},
+                "faults": {"type": "array", "items": {
+                    "type": "object",
+                    "required": ["pointer", "detail"],
+                    "properties": {
+                        "pointer": {"type": "string", "description": "JSON Pointer into the request"},
+                        "detail": {"type": "string"}
+                    }
+                }}
+            }
+        });
+        Self { known: Map::from_iter([("Problem".to_owned(), problem)]) }
+    }
+}
+
+impl Schemas {
+    /// Enters a service's schema and gives a reference to it. `fallback` names one without a title.
+    pub(super) fn add(&mut self, schema: &Value, fallback: &str) -> Value {
+        let name = schema.get("title").and_then(Value::as_str).unwrap_or(fallback);
+        let moved = self.hoist(schema, fallback);
+        let name = self.enter(name, fallback, moved);
+        json!({"$ref": format!("#/components/schemas/{name}")})
+    }
+
+    /// The schema with its definitions moved to components and its references with them.
+    pub(super) fn hoist(&mut self, schema: &Value, owner: &str) -> Value {
+        let mut schema = schema.clone();
+        let definitions = schema.as_object_mut().and_then(|members| members.remove("$defs"));
+        let Some(Value::Object(definitions)) = definitions else { return schema };
+        // Names first: definitions refer to each other, and to themselves.
+        let mut names: Vec<(String, String)> = Vec::new();
+        for (name, definition) in &definitions {
+            let plain = super::component_name(name);
+            let shared = self.known.get(&plain).is_none_or(|known| {
+                let mut renamed = definition.clone();
+                rename(&mut renamed, &|target| local(target).map(super::component_name));
+                *known == renamed
+            });
+            let chosen = if shared { plain } else { super::component_name(&format!("{owner}.{name}")) };
+            names.push((name.clone(), chosen));
+        }
+        let find = |target: &str| {
+            let local = local(target)?;
+            names.iter().find(|(name, _)| name == local).map(|(_, chosen)| chosen.clone())
+        };
+        for ((_, mut definition), (_, chosen)) in definitions.into_iter().zip(&names) {
+            rename(&mut definition, &find);
+            self.known.insert(chosen.clone(), definition);
+        }
+        rename(&mut schema, &find);
+        schema
+    }
+
+    /// Enters a schema under `name`, or under a name of its owner's where another schema has that.
+    fn enter(&mut self, name: &str, owner: &str, schema: Value) -> String {
+        let plain = super::component_name(name);
+        let name = match self.known.get(&plain) {
+            Some(known) if *known != schema => super::component_name(owner),
+            _ => plain,
+        };
+        self.known.insert(name.clone(), schema);
+        name
+    }
+
+    pub(super) fn finish(mut self) -> Map<String, Value> {
+        self.known.sort_keys();
+        self.known
+    }
+}
+
+fn local(target: &str) -> Option<&str> {
+    target.strip_prefix("#/$defs/")
+}
+
+fn rename(value: &mut Value, find: &dyn Fn(&str) -> Option<String>) {
+    match value {
+        Value::Object(members) => {
+            if let Some(Value::String(target)) = members.get_mut("$ref")
+                && let Some(name) = find(target)
+            {
+                *target = format!("#/components/schemas/{name}");
+            }
+            members.values_mut().for_each(|member| rename(member, find));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rename(item, find)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_definitions_are_shared_and_different_ones_kept_apart() {
+        let mut schemas = Schemas::default();
+        let schema = |city: &str| {
+            json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/Address"}},
+                "$defs": {"Address": {"type": "object", "properties": {"city": {"type": city}}}}})
+        };
+        let first = schemas.add(&schema("string"), "one.input");
+        schemas.add(&schema("string"), "two.input");
+        let third = schemas.add(&schema("integer"), "three.input");
+        assert_eq!(first, json!({"$ref": "#/components/schemas/one.input"}));
+        assert_eq!(third, json!({"$ref": "#/components/schemas/three.input"}));
+        let known = schemas.finish();
+        let names: Vec<_> = known.keys().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            ["Address", "Problem", "one.input", "three.input", "three.input.Address", "two.input"]
+        );
+        assert_eq!(
+            known["three.input"]["properties"]["a"]["$ref"],
+            "#/components/schemas/three.input.Address"
+        );
+    }
+
+    #[test]
+    fn a_definition_may_refer_to_itself() {
+        let mut schemas = Schemas::default();
+        let schema = json!({"title": "Tree", "$ref": "#/$defs/Node", "$defs": {"Node": {"type": "object",
+            "properties": {"next": {"$ref": "#/$defs/Node"}}}}});
+        schemas.add(&schema, "t");
+        schemas.add(&schema, "u");
+        let known = schemas.finish();
+        assert_eq!(known["Node"]["properties"]["next"]["$ref"], "#/components/schemas/Node");
+        assert_eq!(known.len(), 3);
+    }
+}
