@@ -1,0 +1,99 @@
+//! `Host`: what the management operations need from the process they run in, and nothing else.
+//!
+//! The worker crate implements it once, for the singleton. Every method is called on the control thread,
+//! returns at once and touches no ODB: an operation must be able to say that the ODB is away. Tests
+//! implement it with plain values.
+
+use std::sync::Arc;
+
+use crosstie_model::ports::ServiceDirectory;
+use crosstie_model::settings::ServerSettings;
+use crosstie_model::{Event, ServiceName};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The process that management operations run in.
+pub trait Host: Send + Sync {
+    /// Sends `event` to every worker of this server, this one included (and to other servers, once there is
+    /// a bus). Never waits; a lost event costs one revision comparison.
+    fn publish(&self, event: Event);
+
+    /// The supervisor and the workers as the shared memory shows them now.
+    fn processes(&self) -> ServerProcesses;
+
+    /// Services that are quarantined on this server.
+    fn quarantined(&self) -> Vec<Quarantined>;
+
+    /// Lifts the quarantine of `service` on this server and forgets its strikes; says whether there was one.
+    /// The caller publishes [`Event::QuarantineReleased`] afterwards.
+    fn release(&self, service: &ServiceName) -> bool;
+
+    /// The services this worker has loaded.
+    fn services(&self) -> Arc<dyn ServiceDirectory>;
+
+    /// The settings in force: those read last, not those read at start.
+    fn settings(&self) -> Arc<ServerSettings>;
+
+    /// Why this server runs from its last good snapshot; `None` while it follows the ODB.
+    fn degraded(&self) -> Option<String>;
+
+    /// All metrics of this server in Prometheus text form (version 0.0.4).
+    fn metrics(&self) -> String;
+}
+
+/// One server's processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerProcesses {
+    /// The supervisor's process id.
+    pub supervisor: u32,
+    /// Its workers, by index.
+    pub workers: Vec<WorkerProcess>,
+}
+
+/// One worker process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkerProcess {
+    /// Its index within the server.
+    pub index: u16,
+    /// Its process id.
+    pub pid: u32,
+    /// The phase of its life.
+    pub state: WorkerPhase,
+    /// Whether it is the server's singleton.
+    pub singleton: bool,
+    /// Whether it is the cluster's leader.
+    pub leader: bool,
+    /// Open client connections.
+    pub connections: u64,
+    /// Requests being worked on.
+    pub in_flight: u64,
+    /// Requests answered since it started.
+    pub requests: u64,
+    /// How often this slot's process was replaced after a death.
+    pub restarts: u64,
+}
+
+/// The phase of a worker's life, as the management API names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerPhase {
+    /// Loading; does not accept yet.
+    Starting,
+    /// Serving traffic.
+    Ready,
+    /// Finishing what it has in hand.
+    Draining,
+    /// Gone; its replacement is on its way or waits for its back-off to pass.
+    Dead,
+}
+
+/// A quarantined service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Quarantined {
+    /// The service's name (or a unit's, when loading it was what killed workers).
+    pub name: String,
+    /// Why: which strikes.
+    pub reason: String,
+    /// Since when, in seconds of the Unix epoch.
+    pub since: u64,
+}

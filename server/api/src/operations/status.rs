@@ -1,0 +1,131 @@
+//! How this server is. Answers whatever else is broken: it needs no ODB and says whether there is one.
+
+use std::time::Duration;
+
+use crosstie_model::Revision;
+use crosstie_odb::ServerRow;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{OperationError, Operations};
+use crate::clock::timestamp;
+use crate::host::{Quarantined, WorkerProcess};
+
+/// How long the ODB may take to say which revision it is at.
+const ODB_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A server as `crosstie status` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ServerStatus {
+    /// The server's name.
+    pub name: String,
+    /// `server`.
+    pub kind: String,
+    /// `running`, or `degraded` while it runs from its last good snapshot or cannot reach the ODB.
+    pub state: String,
+    /// Why it is degraded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<String>,
+    /// The supervisor's process id.
+    pub pid: u32,
+    /// Where service traffic goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Where management calls go.
+    pub management: String,
+    /// The release it runs.
+    pub version: String,
+    /// The operational database.
+    pub odb: OdbState,
+    /// Its workers.
+    pub workers: Vec<WorkerState>,
+    /// Services that are quarantined here.
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// What is known of the ODB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct OdbState {
+    /// `sqlite`, `postgres` or `mysql`.
+    pub kind: String,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// Its revision, when it answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Revision>,
+}
+
+/// A worker, with the revision it said it serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct WorkerState {
+    /// The process.
+    #[serde(flatten)]
+    pub process: WorkerProcess,
+    /// The revision it serves, when it said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Revision>,
+}
+
+/// A server of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ServerView {
+    /// Its name.
+    pub name: String,
+    /// Where service traffic goes.
+    pub address: String,
+    /// Where management calls go.
+    pub management: String,
+    /// The release it runs.
+    pub version: String,
+    /// When it was first seen (RFC 3339).
+    pub joined: String,
+    /// When it last reported (RFC 3339).
+    pub seen: String,
+}
+
+impl Operations {
+    /// How this server is.
+    pub async fn status(&self) -> ServerStatus {
+        let settings = self.host().settings();
+        let processes = self.host().processes();
+        let answer = tokio::time::timeout(ODB_PATIENCE, self.odb().revision()).await;
+        let revision = answer.ok().and_then(Result::ok);
+        let degraded = self.host().degraded().or_else(|| {
+            revision.is_none().then(|| "the operational database is not reachable".to_owned())
+        });
+        let known = self.serving().workers();
+        let workers = processes.workers.into_iter().map(|process| {
+            let revision = known.get(&process.index).map(|serves| serves.revision);
+            WorkerState { process, revision }
+        });
+        ServerStatus {
+            name: self.server().to_string(),
+            kind: "server".to_owned(),
+            state: if degraded.is_some() { "degraded" } else { "running" }.to_owned(),
+            degraded,
+            pid: processes.supervisor,
+            address: settings.server.http.or(settings.server.https).map(|address| address.to_string()),
+            management: settings.management.address.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            odb: OdbState { kind: self.odb().kind().to_owned(), reachable: revision.is_some(), revision },
+            workers: workers.collect(),
+            quarantined: self.host().quarantined(),
+        }
+    }
+
+    /// The servers of the cluster, by name.
+    ///
+    /// # Errors
+    /// The ODB is away.
+    pub async fn servers(&self) -> Result<Vec<ServerView>, OperationError> {
+        let view = |row: ServerRow| ServerView {
+            name: row.server.name,
+            address: row.server.address,
+            management: row.server.management,
+            version: row.server.version,
+            joined: timestamp(row.joined_us),
+            seen: timestamp(row.seen_us),
+        };
+        Ok(self.odb().servers().await?.into_iter().map(view).collect())
+    }
+}

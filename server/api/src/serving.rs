@@ -1,0 +1,159 @@
+//! Which worker of this server serves which revision, from the workers' own reports.
+//!
+//! Fed by the singleton with every [`ApplyReport`]; asked by operations that wait until a change is live
+//! everywhere, and by the list of deployments. Kept in memory only: a new singleton starts empty and
+//! publishes the current revision, whereupon every worker reports again.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crosstie_model::event::{ApplyReport, FailedUnit};
+use crosstie_model::{Revision, UnitName};
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::host::{Host, WorkerPhase};
+
+/// How often the workers' phases are looked at while nothing is reported: a worker that died meanwhile is
+/// no longer waited for.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What one worker serves, as far as it said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkerServes {
+    /// The newest revision it serves.
+    pub revision: Revision,
+    /// The revision it could not apply and why, when that is newer.
+    pub refused: Option<(Revision, String)>,
+    /// Deployments of its revision that it could not load.
+    pub failed_units: Vec<FailedUnit>,
+}
+
+/// The reports of this server's workers.
+#[derive(Debug)]
+pub struct Serving {
+    workers: Mutex<BTreeMap<u16, WorkerServes>>,
+    changed: watch::Sender<u64>,
+}
+
+/// Whether all workers of this server serve a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ServingState {
+    /// The revision asked for.
+    pub revision: u64,
+    /// Whether every ready worker serves it or a newer one (units it could not load are among `failures`).
+    pub complete: bool,
+    /// Workers that serve it (or a newer one).
+    pub serving: Vec<u16>,
+    /// Workers that do not serve it yet.
+    pub pending: Vec<u16>,
+    /// What went wrong where.
+    pub failures: Vec<ServingFailure>,
+}
+
+/// What one worker could not do with a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ServingFailure {
+    /// The worker's index.
+    pub worker: u16,
+    /// The unit it could not load; absent when the whole revision could not be applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitName>,
+    /// Why, in one line.
+    pub message: String,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self { workers: Mutex::new(BTreeMap::new()), changed: watch::Sender::new(0) }
+    }
+}
+
+impl Serving {
+    /// Takes note of one report.
+    pub fn record(&self, report: ApplyReport) {
+        {
+            let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = workers.entry(report.worker).or_default();
+            if report.serving {
+                // Not the larger of the two: a replaced worker may start from an older snapshot.
+                *entry = WorkerServes {
+                    revision: report.revision,
+                    refused: None,
+                    failed_units: report.failed_units,
+                };
+            } else {
+                let why = report.error.unwrap_or_else(|| "it gave no reason".to_owned());
+                entry.refused = Some((report.revision, why));
+            }
+        }
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// What the workers serve now, by index.
+    #[must_use]
+    pub fn workers(&self) -> BTreeMap<u16, WorkerServes> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A receiver that wakes with every report.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Where `revision` stands with the workers that are ready now.
+    #[must_use]
+    pub fn state(&self, revision: Revision, host: &dyn Host) -> ServingState {
+        let known = self.workers();
+        let mut state = ServingState {
+            revision: revision.0,
+            complete: false,
+            serving: Vec::new(),
+            pending: Vec::new(),
+            failures: Vec::new(),
+        };
+        let processes = host.processes();
+        for worker in processes.workers.iter().filter(|worker| worker.state == WorkerPhase::Ready) {
+            let serves = known.get(&worker.index).cloned().unwrap_or_default();
+            if serves.revision >= revision {
+                state.serving.push(worker.index);
+                state.failures.extend(serves.failed_units.into_iter().map(|failed| ServingFailure {
+                    worker: worker.index,
+                    unit: Some(failed.unit),
+                    message: failed.message,
+                }));
+                continue;
+            }
+            state.pending.push(worker.index);
+            if let Some((refused, message)) = serves.refused
+                && refused >= revision
+            {
+                state.failures.push(ServingFailure { worker: worker.index, unit: None, message });
+            }
+        }
+        state.complete = state.pending.is_empty() && !state.serving.is_empty();
+        state
+    }
+
+    /// Waits until every ready worker has served or refused `revision`, at most until `deadline`; gives
+    /// where it stands then.
+    pub async fn wait(&self, revision: Revision, host: &dyn Host, deadline: Instant) -> ServingState {
+        let mut changed = self.watch();
+        loop {
+            changed.mark_unchanged();
+            let state = self.state(revision, host);
+            let refused = state.failures.iter().filter(|failure| failure.unit.is_none()).count();
+            let undecided = state.pending.len() > refused || state.serving.is_empty() && refused == 0;
+            let now = Instant::now();
+            if !undecided || now >= deadline {
+                return state;
+            }
+            // Elapsed only means that it is time to look again.
+            let _ = tokio::time::timeout_at(deadline.min(now + LOOK), changed.changed()).await;
+        }
+    }
+}
