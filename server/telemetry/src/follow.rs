@@ -87,6 +87,8 @@ pub struct LogFollower {
     current: Option<Source>,
     /// Rotated files that are still watched, with the time until which.
     rotated: Vec<(Source, Instant)>,
+    /// The rotated file with the newest name that was read, or was there at the start.
+    newest_seen: Option<PathBuf>,
     /// Lines found when the follower was made.
     backlog: Vec<String>,
 }
@@ -106,7 +108,8 @@ impl LogFollower {
     /// # Errors
     /// A file cannot be read.
     pub fn open(path: PathBuf, start: Start, filter: LogFilter) -> io::Result<Self> {
-        let mut follower = Self { path, filter, current: None, rotated: Vec::new(), backlog: Vec::new() };
+        let mut follower =
+            Self { path, filter, current: None, rotated: Vec::new(), newest_seen: None, backlog: Vec::new() };
         // Newest first, so that the last few lines are found without reading everything.
         let mut found: VecDeque<Vec<String>> = VecDeque::new();
         let mut wanted = match start {
@@ -120,7 +123,9 @@ impl LogFollower {
             found.push_front(lines);
         }
         follower.current = newest;
-        for path in older(&follower.path)?.into_iter().rev() {
+        let rotated = older(&follower.path)?;
+        follower.newest_seen = rotated.last().cloned();
+        for path in rotated.into_iter().rev() {
             if wanted == 0 {
                 break;
             }
@@ -169,30 +174,30 @@ impl LogFollower {
 
     /// The log was rotated: reads every file since, oldest first, and takes up the new one.
     fn follow_rotation(&mut self, now: Instant, lines: &mut Vec<String>) -> io::Result<()> {
-        let known = self.current.as_ref().map(|current| current.identity);
-        let mut since = Vec::new();
-        for path in older(&self.path)?.into_iter().rev() {
-            let Some(source) = Source::open(&path)? else { continue };
-            if Some(source.identity) == known {
-                break;
-            }
-            since.push(source);
-        }
-        // If the file read so far is gone, whatever is left was written after it, or was read before.
-        if known.is_none() {
-            since.clear();
-        }
-        let filter = &self.filter;
-        since.retain(|source| !self.rotated.iter().any(|(old, _)| old.identity == source.identity));
-        for mut source in since.into_iter().rev() {
-            source.read_lines(|line| keep(filter, line, lines))?;
-            self.rotated.push((source, now + AFTERGLOW));
-        }
+        // The new file is opened before the old ones are listed, so that none can slip in between; if it was
+        // itself rotated by then, it is among them and the next poll finds its successor.
         let Some(mut fresh) = Source::open(&self.path)? else { return Ok(()) };
-        if self.rotated.iter().any(|(old, _)| old.identity == fresh.identity) {
-            return Ok(());
+        let mut since = Vec::new();
+        for path in older(&self.path)? {
+            if self.newest_seen.as_ref().is_some_and(|seen| path <= *seen) {
+                continue;
+            }
+            if let Some(source) = Source::open(&path)? {
+                if source.identity == fresh.identity {
+                    return Ok(());
+                }
+                since.push((path, source));
+            }
         }
-        fresh.read_lines(|line| keep(filter, line, lines))?;
+        let known = self.current.as_ref().map(|current| current.identity);
+        for (path, mut source) in since {
+            self.newest_seen = Some(path);
+            if Some(source.identity) != known {
+                source.read_lines(|line| keep(&self.filter, line, lines))?;
+                self.rotated.push((source, now + AFTERGLOW));
+            }
+        }
+        fresh.read_lines(|line| keep(&self.filter, line, lines))?;
         if let Some(old) = self.current.replace(fresh) {
             self.rotated.push((old, now + AFTERGLOW));
         }

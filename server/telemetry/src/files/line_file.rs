@@ -1,14 +1,14 @@
 //! A file of lines that several processes append to and any of them rotates.
 //!
 //! Appending takes no lock: with `O_APPEND` the kernel places each write at the end as a whole, and a batch
-//! ends with a whole line. Before each batch one `stat` tells whether somebody rotated the file meanwhile. A
-//! batch that races with a rotation lands in the rotated file, which nobody deletes for being young, so no
+//! ends with a whole line. Before each batch one `stat` tells whether somebody rotated the file meanwhile, and
+//! its last byte whether somebody died in the middle of a line. A batch that races with a rotation lands in the rotated file, which nobody deletes for being young, so no
 //! line is lost. Rotation itself (rename, delete the oldest) is done under a lock that nobody waits for: who
 //! does not get it lets the other one do the work.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
@@ -34,15 +34,13 @@ pub(crate) struct LineFile {
     file: File,
     /// Device and inode of `file`.
     identity: (u64, u64),
-    /// A write was cut short, so the file may end inside a line.
-    torn: bool,
 }
 
 impl LineFile {
     /// Opens or makes the file.
     pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
         let (file, identity) = open(&path)?;
-        Ok(Self { path, file, identity, torn: false })
+        Ok(Self { path, file, identity })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -59,13 +57,18 @@ impl LineFile {
                 let _ = writeln!(io::stderr(), "cannot rotate {}: {error}", self.path.display());
             }
         }
-        if self.torn {
+        if self.ends_inside_a_line()? {
             self.file.write_all(b"\n")?;
         }
-        self.torn = true;
-        self.file.write_all(lines)?;
-        self.torn = false;
-        Ok(())
+        self.file.write_all(lines)
+    }
+
+    /// Whether the last line has no end, because a disk was full or its writer killed in the middle. Another
+    /// process that is writing right now may look the same; then there is an empty line, which readers skip.
+    fn ends_inside_a_line(&self) -> io::Result<bool> {
+        let Some(last) = self.file.metadata()?.len().checked_sub(1) else { return Ok(false) };
+        let mut byte = [0];
+        Ok(self.file.read_at(&mut byte, last)? == 1 && byte != *b"\n")
     }
 
     /// Opens the file anew if it is no longer the one under its path; gives its size.
@@ -80,7 +83,6 @@ impl LineFile {
 
     fn reopen(&mut self) -> io::Result<u64> {
         (self.file, self.identity) = open(&self.path)?;
-        self.torn = false;
         Ok(self.file.metadata()?.len())
     }
 
@@ -118,7 +120,7 @@ impl LineFile {
 }
 
 fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
-    let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(path)?;
     let metadata = file.metadata()?;
     Ok((file, (metadata.dev(), metadata.ino())))
 }
@@ -173,6 +175,16 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         file.append(b"here\n", rotation).unwrap();
         assert_eq!(all_lines(&path), ["here"]);
+    }
+
+    #[test]
+    fn a_line_cut_short_by_a_killed_writer_harms_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("server.log");
+        std::fs::write(&path, "whole\ncut sh").unwrap();
+        let rotation = Rotation { max_bytes: 1000, keep: 1 };
+        LineFile::open(path.clone()).unwrap().append(b"next\n", rotation).unwrap();
+        assert_eq!(all_lines(&path), ["whole", "cut sh", "next"]);
     }
 
     #[test]

@@ -101,17 +101,26 @@ fn a_log_that_does_not_exist_yet_is_waited_for() {
 
 #[test]
 fn half_a_line_waits_for_its_other_half() {
-    let log = Log::new();
-    let mut raw = std::fs::OpenOptions::new().append(true).open(log.path()).unwrap();
-    raw.write_all(b"whole\nha").unwrap();
-    for start in [Start::Last(0), Start::Beginning] {
+    for (start, before) in [(Start::Last(0), &[] as &[&str]), (Start::Beginning, &["whole"])] {
+        let log = Log::new();
+        let mut raw = std::fs::OpenOptions::new().append(true).open(log.path()).unwrap();
+        raw.write_all(b"whole\nha").unwrap();
         let mut follower = log.follow(start);
-        let expected: &[&str] = if start == Start::Beginning { &["whole"] } else { &[] };
-        assert_eq!(follower.poll().unwrap(), expected);
+        assert_eq!(follower.poll().unwrap(), before);
         raw.write_all(b"lf\n").unwrap();
-        assert!(follower.poll().unwrap()[0].ends_with("lf"));
-        raw.write_all(b"ha").unwrap();
+        assert_eq!(follower.poll().unwrap(), ["half"]);
     }
+}
+
+#[test]
+fn a_deleted_log_does_not_bring_old_lines_back() {
+    let mut log = Log::new();
+    log.write(&["1", "2"], SMALL);
+    let mut follower = log.follow(Start::Beginning);
+    assert_eq!(follower.poll().unwrap(), ["1", "2"]);
+    std::fs::remove_file(log.path()).unwrap();
+    log.write(&["3"], LARGE);
+    assert_eq!(follower.poll().unwrap(), ["3"]);
 }
 
 #[test]
