@@ -359,6 +359,72 @@ mod cluster {
     }
 
     #[test]
+    fn what_lost_objects_is_set_aside_and_replayed() {
+        let root = tempfile::tempdir().unwrap();
+        for (case, harm) in [damage_objects as fn(&Path), damage_head].iter().enumerate() {
+            // Another path each time: an opening after the first trusts what the first one checked.
+            let (before, after) =
+                (root.path().join(format!("{case}-a")), root.path().join(format!("{case}-b")));
+            let mut repository = ClusterRepository::open(&before).unwrap();
+            repository.append(&rows(1..=9)).unwrap();
+            let head = repository.head().unwrap();
+            drop(repository);
+            fs::rename(&before, &after).unwrap();
+            harm(&after.join(".git"));
+            write(&after, "channel/from-a-lost-history.yaml", "x");
+            let mut repository = ClusterRepository::open(&after).unwrap();
+            assert_eq!(repository.head_revision().unwrap(), Revision(0), "{case}");
+            repository.append(&rows(1..=9)).unwrap();
+            assert_eq!(repository.head().unwrap(), head);
+            assert!(!after.join("channel/from-a-lost-history.yaml").exists());
+            assert!(after.join(".git-damaged-1").exists());
+            assert_eq!(git(&after, &["status", "--porcelain"]), "");
+        }
+    }
+
+    /// A power failure: what was written last is empty.
+    fn damage_objects(git: &Path) {
+        for fan in fs::read_dir(git.join("objects")).unwrap().map(|entry| entry.unwrap().path()) {
+            if fan.file_name().unwrap().len() == 2 {
+                for object in fs::read_dir(fan).unwrap() {
+                    let object = object.unwrap().path();
+                    fs::remove_file(&object).unwrap();
+                    fs::write(object, "").unwrap();
+                }
+            }
+        }
+    }
+
+    fn damage_head(git: &Path) {
+        fs::write(git.join("refs/crosstie/cluster"), "").unwrap();
+    }
+
+    #[test]
+    fn files_that_cannot_be_written_are_written_later() {
+        let (directory, mut repository) = repository();
+        let at = directory.path();
+        write(at, "channel", "a file where a directory belongs");
+        repository.append(&rows(1..=3)).unwrap();
+        assert_eq!(repository.head_revision().unwrap(), Revision(3));
+        fs::remove_file(at.join("channel")).unwrap();
+        repository.append(&rows(4..=4)).unwrap();
+        assert_eq!(fs::read_dir(at.join("channel")).unwrap().count(), 4);
+        assert_eq!(git(at, &["status", "--porcelain"]), "");
+    }
+
+    #[test]
+    fn a_lock_left_by_somebody_elses_git_holds_nobody_up() {
+        let (directory, mut repository) = repository();
+        let at = directory.path();
+        repository.append(&rows(1..=1)).unwrap();
+        write(at, ".git/refs/heads/main.lock", "");
+        write(at, ".git/index.lock", "");
+        repository.append(&rows(2..=2)).unwrap();
+        assert_eq!(git(at, &["rev-parse", "main"]), repository.head().unwrap().unwrap().to_string());
+        assert!(at.join(".git/index.lock").exists(), "a young lock may belong to somebody alive");
+    }
+
+    #[test]
     fn ten_thousand_definitions_stay_quick() {
         let (_directory, mut repository) = repository();
         let mut all = row(1);

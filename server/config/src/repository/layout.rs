@@ -40,6 +40,9 @@ pub(super) struct Layout {
 /// Attributes that switch off everything git may do to contents on their way; they outrank all others.
 const ATTRIBUTES: &str = "* -text -filter -ident -eol -working-tree-encoding\n";
 
+/// A new repository's settings; [`settle`] adds ours.
+const SETTINGS: &str = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n";
+
 /// What to do about files that only a process that died in the middle leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leftovers {
@@ -63,6 +66,7 @@ pub(super) fn open(directory: &Path, layout: &Layout, leftovers: Leftovers) -> R
     if leftovers == Leftovers::Remove {
         remove_leftovers(directory)?;
     }
+    replace_broken_settings(&git)?;
     let failed = |source| RepositoryError::Open { directory: directory.to_owned(), source };
     let repository = match Repository::open(directory) {
         Ok(repository) => repository,
@@ -108,10 +112,29 @@ pub(super) fn create(directory: &Path, layout: &Layout) -> Result<()> {
         fs::create_dir_all(&part).map_err(RepositoryError::file("created", &part))?;
     }
     write(&new.join("HEAD"), &format!("ref: {BRANCH}\n"))?;
-    write(&new.join("config"), "[core]\n\trepositoryformatversion = 0\n\tbare = false\n")?;
+    write(&new.join("config"), SETTINGS)?;
     write(&new.join("info/exclude"), layout.exclude)?;
     let git = directory.join(".git");
     fs::rename(&new, &git).map_err(RepositoryError::file("created", &git))
+}
+
+/// Begins the settings file anew when it cannot be read: the history does not depend on it.
+fn replace_broken_settings(git: &Path) -> Result<()> {
+    let file = git.join("config");
+    // A power failure leaves NUL bytes, which libgit2 reads without complaint and then cannot change.
+    let is_text = fs::read(&file).is_ok_and(|content| !content.contains(&0));
+    if is_text && git2::Config::open(&file).and_then(|mut config| config.snapshot()).is_ok() {
+        return Ok(());
+    }
+    tracing::warn!(file = %file.display(), "git's settings are broken and begun anew");
+    let kept = git.join("config.damaged");
+    match fs::rename(&file, &kept) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(RepositoryError::file("renamed", &file)(error));
+        }
+        _ => {}
+    }
+    write(&file, SETTINGS)
 }
 
 /// Brings settings and attributes to what this program relies on; a person's own settings beside them stay.
@@ -284,14 +307,30 @@ mod tests {
     }
 
     #[test]
+    fn broken_settings_are_begun_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        for broken in ["[core\nbroken", "\0\0\0", ""] {
+            drop(open(directory.path(), &LAYOUT, Leftovers::Remove).unwrap());
+            fs::write(directory.path().join(".git/config"), broken).unwrap();
+            let repository = open(directory.path(), &LAYOUT, Leftovers::Remove).unwrap();
+            assert!(!repository.config().unwrap().get_bool("commit.gpgsign").unwrap());
+        }
+        assert!(!directory.path().join(".git-damaged-1").exists());
+    }
+
+    #[test]
     fn a_repository_that_cannot_be_read_is_set_aside() {
         let directory = tempfile::tempdir().unwrap();
-        drop(open(directory.path(), &LAYOUT, Leftovers::Remove).unwrap());
-        fs::write(directory.path().join(".git/config"), "[core\nbroken").unwrap();
-        assert!(open(directory.path(), &LAYOUT, Leftovers::Remove).unwrap().head().is_err());
-        assert!(directory.path().join(".git-damaged-1/HEAD").exists());
-        fs::remove_file(directory.path().join(".git/HEAD")).unwrap();
-        assert!(open(directory.path(), &LAYOUT, Leftovers::Remove).unwrap().head().is_err());
-        assert!(directory.path().join(".git-damaged-2").exists());
+        for broken in ["config", "HEAD", "objects"] {
+            drop(open(directory.path(), &LAYOUT, Leftovers::Remove).unwrap());
+            let git = directory.path().join(".git");
+            match broken {
+                "config" => fs::write(git.join(broken), "[core]\nrepositoryformatversion = 99\n").unwrap(),
+                "HEAD" => fs::remove_file(git.join(broken)).unwrap(),
+                _ => fs::remove_dir_all(git.join(broken)).unwrap(),
+            }
+            assert!(open(directory.path(), &LAYOUT, Leftovers::Remove).unwrap().head().is_err());
+        }
+        assert!(directory.path().join(".git-damaged-3").exists());
     }
 }
