@@ -19,8 +19,8 @@ pub(crate) fn read(path: &Path, unit: Option<&str>) -> Result<Artifact> {
     let kind = kind_of(&full, unit)?;
     let stem = if full.is_dir() { full.file_name() } else { full.file_stem() };
     let name = unit.map_or_else(|| stem.unwrap_or_default().to_string_lossy().into_owned(), str::to_owned);
-    let unit = UnitName::new(&name)
-        .with_context(|| format!("{name:?} cannot name a unit; name one with --unit"))?;
+    let unit =
+        UnitName::new(&name).with_context(|| format!("{name:?} cannot name a unit; name one with --unit"))?;
     let content = match kind {
         ArtifactKind::PythonFile => file(&full)?,
         ArtifactKind::PythonPackage | ArtifactKind::PythonLibrary => {

@@ -157,8 +157,7 @@ pub(crate) fn definition() -> clap::Command {
 impl CommandLine {
     /// Runs the subcommand and gives the process's exit code.
     pub(crate) fn run(self) -> ExitCode {
-        let context =
-            Context { directory: self.options.dir, output: Output::new(self.options.output) };
+        let context = Context { directory: self.options.dir, output: Output::new(self.options.output) };
         let outcome = match self.command {
             Command::Worker => return internal::worker(),
             Command::CheckUnit => return internal::check_unit(),
@@ -216,9 +215,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 
 /// Whether the reader of standard output went away (`crosstie get … | head`), which is no failure.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn complain(text: &str) {

@@ -89,7 +89,7 @@ fn one(kind: DefinitionKind, name: &str) -> String {
 /// Applies documents: all of them or none.
 pub(crate) fn apply(context: &Context, arguments: &ApplyArguments) -> Result<()> {
     let files = collect(&arguments.files)?;
-    let mut request = json!({"files": files, "dry_run": arguments.dry_run});
+    let mut request = json!({"documents": files, "dry_run": arguments.dry_run});
     if let (Some(message), Some(fields)) = (&arguments.message, request.as_object_mut()) {
         fields.insert("message".into(), message.as_str().into());
     }
@@ -97,18 +97,19 @@ pub(crate) fn apply(context: &Context, arguments: &ApplyArguments) -> Result<()>
     if !context.output.is_for_people() {
         return context.output.value(&answer);
     }
-    let count = |key: &str| answer.get(key).and_then(Value::as_array).map_or(0, Vec::len);
-    for (key, verb) in [("created", "created"), ("changed", "changed")] {
-        for id in answer.get(key).and_then(Value::as_array).into_iter().flatten() {
-            line(&format!("{verb} {}", id.as_str().unwrap_or("?")))?;
+    let definitions = answer.get("definitions").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut unchanged = 0;
+    for definition in definitions {
+        match field(definition, "action").as_str() {
+            "unchanged" => unchanged += 1,
+            action => line(&format!("{action} {}/{}", field(definition, "kind"), field(definition, "name")))?,
         }
     }
-    let (created, changed, unchanged) = (count("created"), count("changed"), count("unchanged"));
-    let summary = format!("{created} created, {changed} changed, {unchanged} unchanged");
+    let changed = definitions.len() - unchanged;
     if arguments.dry_run {
-        line(&format!("{summary}; nothing was applied"))
+        line(&format!("{changed} would change, {unchanged} are the same; nothing was applied"))
     } else {
-        line(&format!("{summary}; revision {}", field(&answer, "revision")))
+        line(&format!("{changed} changed, {unchanged} are the same; revision {}", field(&answer, "revision")))
     }
 }
 
@@ -157,8 +158,7 @@ fn collect(paths: &[PathBuf]) -> Result<Vec<Value>> {
 }
 
 fn documents_below(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries =
-        fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     for entry in entries {
         let entry = entry?;
         let path = entry.path();

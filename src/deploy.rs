@@ -83,18 +83,32 @@ pub(crate) fn upload_all(
 
 fn upload(client: &Client, artifact: &Artifact, intent: Intent) -> Result<Value> {
     let check = if intent == Intent::Check { "&check=true" } else { "" };
-    let path =
-        format!("/deployments?unit={}&kind={}{check}", segment(artifact.unit.as_str()), artifact.kind.as_str());
+    let path = format!(
+        "/deployments?unit={}&kind={}{check}",
+        segment(artifact.unit.as_str()),
+        artifact.kind.as_str()
+    );
     client.post_bytes(&path, &artifact.content)
 }
 
 fn sentence(answer: &Value, intent: Intent) -> String {
     let (unit, digest) = (field(answer, "unit"), digest_field(answer, "digest"));
-    let services = field(answer, "services");
+    let redeployed = match field(answer, "redeployed").as_str() {
+        "-" => String::new(),
+        units => format!("; with it {units}"),
+    };
     match intent {
         Intent::Deploy => {
-            format!("deployed {unit} {digest} at revision {}: {services}", field(answer, "revision"))
+            let unchanged = answer.get("changed") == Some(&Value::Bool(false));
+            let what = if unchanged { "runs already" } else { "is deployed" };
+            let (revision, services) = (field(answer, "revision"), field(answer, "services"));
+            format!("{unit} {digest} {what}, revision {revision}: {services}{redeployed}")
         }
-        Intent::Check => format!("{unit} {digest} can be deployed: {services}"),
+        Intent::Check => {
+            let services = answer.pointer("/manifest/services").and_then(Value::as_array);
+            let names: Vec<_> =
+                services.into_iter().flatten().map(|service| field(service, "name")).collect();
+            format!("{unit} {digest} can be deployed: {}{redeployed}", names.join(", "))
+        }
     }
 }

@@ -46,12 +46,12 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
         Command::List => {
             let columns = [
                 Column::new("UNIT", |row| field(row, "unit")),
-                Column::new("STATE", |row| field(row, "state")),
                 Column::new("DIGEST", |row| digest_field(row, "digest")),
-                Column::new("WHEN", |row| time_field(row, "time")),
+                Column::new("LIVE", live),
+                Column::new("SINCE", |row| time_field(row, "created")),
                 Column::new("BY", |row| field(row, "author")),
                 Column::new("SERVICES", |row| field(row, "services")),
-                Column::new("REASON", |row| field(row, "reason")),
+                Column::new("REFUSED", refusal),
             ];
             context.output.list(&client.get("/deployments")?, &columns, "nothing is deployed")
         }
@@ -77,6 +77,27 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
             context.output.done(&answer, &sentence)
         }
     }
+}
+
+/// Where a deployment is live: `server1 2/2`, or the state it is in there.
+fn live(row: &Value) -> String {
+    let places = row.get("live").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let texts: Vec<_> = places
+        .iter()
+        .map(|place| match (place.get("serving"), place.get("workers")) {
+            (Some(serving), Some(workers)) => format!("{} {serving}/{workers}", field(place, "server")),
+            _ => format!("{} {}", field(place, "server"), field(place, "state")),
+        })
+        .collect();
+    if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
+}
+
+/// The latest attempt that was refused, when it is newer than what runs.
+fn refusal(row: &Value) -> String {
+    row.get("refused").map_or_else(
+        || "-".to_owned(),
+        |refused| format!("{}: {}", time_field(refused, "time"), field(refused, "reason")),
+    )
 }
 
 /// Takes a unit out of service. Its file may stay in the pickup directory: only a changed one is deployed.

@@ -76,7 +76,11 @@ impl Environment {
         match (name, servers.pop()) {
             (Some(name), _) => {
                 let server = self.server(name);
-                if server.exists() { Ok(server) } else { bail!("there is no server {name}: there is {known}") }
+                if server.exists() {
+                    Ok(server)
+                } else {
+                    bail!("there is no server {name}: there is {known}")
+                }
             }
             (None, Some(only)) if servers.is_empty() => Ok(only),
             (None, _) => bail!("there are several servers: name one of {known} with --server"),
@@ -200,7 +204,8 @@ impl Addresses {
                 continue;
             }
             let Some((key, value)) = line.split_once('=') else { continue };
-            let address = value.split('#').next().unwrap_or_default().trim().trim_matches(['"', '\'']).parse();
+            let address =
+                value.split('#').next().unwrap_or_default().trim().trim_matches(['"', '\'']).parse();
             match (table, key.trim(), address) {
                 ("server", "http", Ok(address)) => found.http = Some(address),
                 ("server", "https", Ok(address)) => found.https = Some(address),

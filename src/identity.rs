@@ -8,16 +8,18 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use crosstie_api::access::Role;
-use crosstie_security::password::{self, MAX_PASSWORD_BYTES};
+use crosstie_security::password::MAX_PASSWORD_BYTES;
 use serde_json::json;
 
 use crate::client::segment;
 use crate::command::Context;
 use crate::output::{Column, field, time_field};
 
+const SECONDS_OF_A_DAY: u64 = 86_400;
+
 #[derive(Subcommand)]
 pub(crate) enum UserCommand {
-    /// Add a user, or change the role or password of one
+    /// Add a user
     Add(UserAddArguments),
     /// Everybody who may use the management API
     List,
@@ -57,9 +59,9 @@ pub(crate) enum TokenCommand {
 pub(crate) struct TokenAddArguments {
     /// The user on whose behalf the token's holder acts
     user: String,
-    /// What the holder may do: viewer, operator or admin; at most what the user may
-    #[arg(long, default_value_t = Role::Viewer, value_name = "ROLE")]
-    role: Role,
+    /// What the holder may do: viewer, operator or admin, at most what the user may; all of that otherwise
+    #[arg(long, value_name = "ROLE")]
+    role: Option<Role>,
     /// After how many days the token becomes worthless; never otherwise
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: Option<u32>,
@@ -70,25 +72,21 @@ pub(crate) fn user(context: &Context, command: &UserCommand) -> Result<()> {
     let client = context.client()?;
     match command {
         UserCommand::Add(arguments) => {
-            let given = arguments.password_file.as_ref().map(read_password).transpose()?;
-            let generated = if given.is_none() { Some(generate_password()?) } else { None };
-            let password = given.as_ref().or(generated.as_ref());
-            let body =
-                json!({"name": arguments.name, "role": arguments.role.as_str(), "password": password});
-            client.post("/users", &body)?;
-            let mut answer = json!({"name": arguments.name, "role": arguments.role.as_str()});
-            let mut sentence = format!("added {} as {}", arguments.name, arguments.role.as_str());
-            if let (Some(password), Some(fields)) = (&generated, answer.as_object_mut()) {
-                fields.insert("password".into(), password.as_str().into());
-                sentence.push_str(&format!("; the password, shown only now, is {password}"));
+            let mut body = json!({"name": arguments.name, "role": arguments.role});
+            if let (Some(path), Some(fields)) = (&arguments.password_file, body.as_object_mut()) {
+                fields.insert("password".into(), read_password(path)?.into());
             }
+            let answer = client.post("/users", &body)?;
+            let made = answer.get("password").and_then(|password| password.as_str());
+            let password =
+                made.map(|made| format!("; the password, shown only now, is {made}")).unwrap_or_default();
+            let sentence = format!("added {} as {}{password}", arguments.name, arguments.role);
             context.output.done(&answer, &sentence)
         }
         UserCommand::List => {
             let columns = [
                 Column::new("NAME", |row| field(row, "name")),
                 Column::new("ROLE", |row| field(row, "role")),
-                Column::new("SINCE", |row| time_field(row, "created")),
             ];
             context.output.list(&client.get("/users")?, &columns, "there are no users")
         }
@@ -104,9 +102,8 @@ pub(crate) fn token(context: &Context, command: &TokenCommand) -> Result<()> {
     let client = context.client()?;
     match command {
         TokenCommand::Add(arguments) => {
-            let body = json!({
-                "user": arguments.user, "role": arguments.role.as_str(), "days": arguments.days,
-            });
+            let ttl = arguments.days.map(|days| u64::from(days) * SECONDS_OF_A_DAY);
+            let body = json!({"user": arguments.user, "role": arguments.role, "ttl_s": ttl});
             let answer = client.post("/tokens", &body)?;
             let sentence =
                 format!("token {}, shown only now: {}", field(&answer, "id"), field(&answer, "token"));
@@ -143,12 +140,6 @@ fn read_password(path: &PathBuf) -> Result<String> {
         bail!("a password has 1 to {MAX_PASSWORD_BYTES} bytes; this one has {}", password.len());
     }
     Ok(password.to_owned())
-}
-
-/// A random password.
-pub(crate) fn generate_password() -> Result<String> {
-    let password = password::generate()?;
-    String::from_utf8(password.expose().to_vec()).context("a generated password is text")
 }
 
 #[cfg(test)]

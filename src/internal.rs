@@ -41,5 +41,5 @@ pub(crate) fn worker() -> ExitCode {
 
 /// Checks the artifact on standard input and describes it on standard output.
 pub(crate) fn check_unit() -> ExitCode {
-    crosstie_runtime::python::check::run(std::io::stdin().lock(), std::io::stdout().lock())
+    crosstie_runtime::python::check::run()
 }

@@ -17,13 +17,15 @@ use crosstie_model::settings::{
     HttpSettings, ManagementSection, OdbSection, SecuritySection, ServerSection, ServerSettings,
 };
 use crosstie_odb::{Odb, OdbOptions, Role, User};
-use crosstie_security::{CertificateAuthority, ClusterKey, create_private_directory, password, write_private};
+use crosstie_security::{
+    CertificateAuthority, ClusterKey, create_private_directory, password, write_private,
+};
 use serde_json::{Value, json};
 
 use crate::command::{Context, say};
 use crate::environment::{Environment, ServerDirectory};
 use crate::output::{self, line};
-use crate::{identity, process, venv};
+use crate::{process, venv};
 
 /// The one server's name.
 const SERVER: &str = "server1";
@@ -187,11 +189,14 @@ fn make_secrets(environment: &Environment, server: &ServerDirectory) -> Result<S
     let issued = authority.issue_client(ADMINISTRATOR)?;
     issued.save(&client.join("client.pem"), &client.join("client.key"))?;
     for directory in [environment.ca(), tls, client.clone()] {
-        crosstie_security::write_public(&directory.join("ca.pem"), authority.certificate_pem().as_bytes())?;
+        crosstie_security::private_file::write_public(
+            &directory.join("ca.pem"),
+            authority.certificate_pem().as_bytes(),
+        )?;
     }
-    let password = identity::generate_password()?;
-    write_private(&client.join("admin-password"), format!("{password}\n").as_bytes())?;
-    Ok(Secrets { authority, cluster_key, password: SecretValue::new(password.into_bytes()) })
+    let password = password::generate()?;
+    write_private(&client.join("admin-password"), password.expose())?;
+    Ok(Secrets { authority, cluster_key, password })
 }
 
 fn settings_of(ports: Ports) -> Result<ServerSettings> {
@@ -219,14 +224,15 @@ fn make_odb(server: &ServerDirectory, settings: &ServerSettings, secrets: &Secre
     let hash = password::hash(&secrets.password)?;
     let administrator = User { name: ADMINISTRATOR.to_owned(), role: Role::Admin, password_hash: hash };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let odb = Odb::connect(&options).await?;
-        odb.migrate().await?;
-        odb.put_ca(&sealed, secrets.authority.certificate_pem()).await?;
-        odb.put_user(&administrator).await?;
-        anyhow::Ok(())
-    })
-    .context("cannot create the operational database")
+    runtime
+        .block_on(async {
+            let odb = Odb::connect(&options)?;
+            odb.create().await?;
+            odb.put_ca(&sealed, secrets.authority.certificate_pem()).await?;
+            odb.put_user(&administrator).await?;
+            anyhow::Ok(())
+        })
+        .context("cannot create the operational database")
 }
 
 fn report(context: &Context, environment: &Environment, ports: Ports, pid: Option<u32>) -> Result<()> {

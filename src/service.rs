@@ -57,8 +57,8 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
             let columns = [
                 Column::new("NAME", |row| field(row, "name")),
                 Column::new("UNIT", |row| field(row, "unit")),
-                Column::new("STATE", |row| field(row, "state")),
-                Column::new("CHANNELS", |row| field(row, "channels")),
+                Column::new("STATE", state),
+                Column::new("CHANNELS", channels),
             ];
             let rows = context.client()?.get("/services")?;
             context.output.list(&rows, &columns, "no service is deployed")
@@ -73,11 +73,29 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
         }
         Command::Check { files, unit } => upload_all(context, files, unit.as_deref(), Intent::Check),
         Command::Release { name } => {
-            let answer = context.client()?.post(&format!("/services/{}/release", segment(name)), &json!({}))?;
+            let answer =
+                context.client()?.post(&format!("/services/{}/release", segment(name)), &json!({}))?;
             let answer = if answer.is_null() { json!({"service": name}) } else { answer };
             context.output.done(&answer, &format!("released {name}"))
         }
     }
+}
+
+fn state(row: &Value) -> String {
+    match (row.get("quarantined"), row.get("active").and_then(Value::as_bool)) {
+        (Some(quarantine), _) => format!("quarantined: {}", field(quarantine, "reason")),
+        (None, Some(false)) => "inactive".to_owned(),
+        (None, _) => "active".to_owned(),
+    }
+}
+
+fn channels(row: &Value) -> String {
+    let channels = row.get("channels").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let texts: Vec<_> = channels
+        .iter()
+        .map(|channel| format!("{} {}", field(channel, "type"), field(channel, "path")))
+        .collect();
+    if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
 }
 
 fn read_payload(text: Option<&str>, file: Option<&PathBuf>) -> Result<Value> {

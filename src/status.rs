@@ -47,6 +47,9 @@ fn workers(context: &Context, component: &Value) -> Result<()> {
     if let Some(reason) = component.get("reason").and_then(Value::as_str) {
         line(&format!("\n{} is {}: {reason}", field(component, "name"), field(component, "state")))?;
     }
+    for service in component.get("quarantined").and_then(Value::as_array).into_iter().flatten() {
+        line(&format!("\nQuarantined: {} ({})", field(service, "name"), field(service, "reason")))?;
+    }
     let Some(workers) = component.get("workers").filter(|workers| **workers != json!([])) else {
         return Ok(());
     };
@@ -83,11 +86,14 @@ fn component(environment: &Environment, server: &ServerDirectory) -> Value {
     match asked {
         Ok(status) => {
             let degraded = status.get("degraded").filter(|reason| !reason.is_null()).cloned();
-            fields.insert("state".into(), if degraded.is_some() { "degraded" } else { "running" }.into());
-            for key in ["version", "revision", "workers"] {
+            fields.insert("state".into(), status.get("state").cloned().unwrap_or_else(|| "running".into()));
+            for key in ["version", "workers", "quarantined"] {
                 if let Some(value) = status.get(key) {
                     fields.insert(key.into(), value.clone());
                 }
+            }
+            if let Some(revision) = status.pointer("/odb/revision") {
+                fields.insert("revision".into(), revision.clone());
             }
             if let Some(reason) = degraded {
                 fields.insert("reason".into(), reason);

@@ -58,7 +58,9 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
     }
     let sentence = match pidfile::running_supervisor(server.path()) {
         Some(pid) => {
-            format!("installed; workers keep what they imported before: `kill -HUP {pid}` renews them one by one")
+            format!(
+                "installed; workers keep what they imported before: `kill -HUP {pid}` renews them one by one"
+            )
         }
         None => "installed".to_owned(),
     };
@@ -90,7 +92,8 @@ fn python_quietly(python: &Path, arguments: &[&str]) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing").to_owned();
     bail!("{} failed: {last}", python.display())
 }
