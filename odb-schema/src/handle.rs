@@ -10,7 +10,8 @@ use crate::pool::Pool;
 use crate::schema::SchemaStatus;
 
 /// The operational database. Cheap to clone; one per process. Every call is one transaction, ends within
-/// about twice the statement timeout, and needs a tokio runtime.
+/// about twice the statement timeout, and needs a tokio runtime: always the same one, since connections
+/// are driven by the runtime that opened them.
 #[derive(Clone)]
 pub struct Odb {
     pub(crate) backend: Backend,

@@ -119,25 +119,34 @@ impl<L: Link> Pool<L> {
         &self.target
     }
 
-    /// Starts a session.
+    /// Starts a session. A pooled connection whose database went away meanwhile shows that at its first
+    /// statement; nothing was asked of it yet, so the next one is tried, in the end a fresh one.
     pub(crate) async fn begin(&self, mode: Mode) -> Result<Session<L>, OdbError> {
         let turn = match mode {
             Mode::Write if L::ONE_WRITER => Some(Arc::clone(&self.writer).lock_owned().await),
             _ => None,
         };
-        let link = self.links.get().await.map_err(|error| self.refused(error))?;
-        let mut session = Session { link: Some(link), mode, _turn: turn };
-        let begin = match mode {
-            Mode::Single => return Ok(session),
-            Mode::Read => L::BEGIN_READ,
-            Mode::Write => L::BEGIN_WRITE,
+        let statement = match mode {
+            Mode::Single => None,
+            Mode::Read => Some(L::BEGIN_READ),
+            Mode::Write => Some(L::BEGIN_WRITE),
         };
-        let begun = session.link()?.batch_execute(begin).await;
-        begun.map_err(|error| match L::refine(error.into()) {
-            OdbError::Query(error) => OdbError::unreachable(error),
-            known => known,
-        })?;
-        Ok(session)
+        loop {
+            let mut link = self.links.get().await.map_err(|error| self.refused(error))?;
+            let used = managed::Object::metrics(&link).recycle_count > 0;
+            let Some(statement) = statement else {
+                return Ok(Session { link: Some(link), mode, _turn: turn });
+            };
+            match link.batch_execute(statement).await.map_err(refine_or_away::<L>) {
+                Ok(()) => return Ok(Session { link: Some(link), mode, _turn: turn }),
+                Err(error) => {
+                    drop(managed::Object::take(link));
+                    if !used || !error.is_unreachable() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
     }
 
     /// Runs `session`, from its start to its end, within the pool's deadline.
@@ -170,6 +179,14 @@ impl<L: Link> Pool<L> {
     }
 }
 
+/// What an error of a statement that cannot be at fault means: a known one, or that the database is away.
+fn refine_or_away<L: Link>(error: diesel::result::Error) -> OdbError {
+    match L::refine(error.into()) {
+        OdbError::Query(error) => OdbError::unreachable(error),
+        known => known,
+    }
+}
+
 /// One transaction, or one statement.
 pub(crate) struct Session<L: Link> {
     link: Option<managed::Object<Opener<L>>>,
@@ -189,10 +206,7 @@ impl<L: Link> Session<L> {
             Ok(value) => {
                 if self.mode != Mode::Single {
                     let committed = self.link()?.batch_execute("COMMIT").await;
-                    committed.map_err(|error| match L::refine(error.into()) {
-                        OdbError::Query(error) => OdbError::unreachable(error),
-                        known => known,
-                    })?;
+                    committed.map_err(refine_or_away::<L>)?;
                 }
                 drop(self.link.take());
                 return Ok(value);

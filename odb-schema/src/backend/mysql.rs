@@ -86,11 +86,15 @@ impl Server {
             .map_err(OdbError::unreachable)?;
         let mut handle = Handle::try_from(connection).await.map_err(OdbError::unreachable)?;
         let ms = self.target.statement_timeout_ms();
-        let lock_seconds = ms.div_ceil(1000).max(1);
+        // Before the statement's own deadline, so that waiting for others is told from a slow database; the
+        // setting knows whole seconds only.
+        let lock_seconds = (ms * 9).div_euclid(10_000).max(1);
         let setup = format!(
             "SET SESSION innodb_lock_wait_timeout = {lock_seconds}, SESSION lc_messages = 'en_US', \
              SESSION sql_mode = 'TRADITIONAL,NO_AUTO_VALUE_ON_ZERO'"
         );
+        let isolation = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+        handle.batch_execute(isolation).await.map_err(OdbError::unreachable)?;
         handle.batch_execute(&setup).await.map_err(OdbError::unreachable)?;
         // MariaDB's setting (seconds) holds for every statement, MySQL's (milliseconds) for SELECT; each
         // refuses the other's.
@@ -173,6 +177,9 @@ pub(crate) async fn migrate(server: &Server) -> Result<(), OdbError> {
     let failed = |error: &dyn std::fmt::Display| OdbError::Migration { reason: error.to_string() };
     let lock =
         sql::<BigInt>(&format!("GET_LOCK(CONCAT(database(), '.crosstie_migration'), {MIGRATION_WAIT_S})"));
+    // A migration may take longer than a statement of a call. Only MariaDB has this setting, and only there
+    // does it hold for anything but SELECT.
+    let _ = handle.batch_execute("SET SESSION max_statement_time = 0").await;
     let locked: i64 = diesel::select(lock).get_result(&mut handle).await.map_err(|error| failed(&error))?;
     if locked != 1 {
         return Err(failed(&"another process is migrating"));

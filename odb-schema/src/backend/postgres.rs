@@ -88,8 +88,10 @@ impl Server {
         .map_err(OdbError::unreachable)?;
         let ms = self.target.statement_timeout_ms();
         let setup = format!(
-            "SET statement_timeout = {ms}; SET lock_timeout = {ms}; \
+            "SET statement_timeout = {ms}; SET lock_timeout = {}; \
              SET idle_in_transaction_session_timeout = {}; SET synchronous_commit = on",
+            // Before the statement's own deadline, so that waiting for others is told from a slow database.
+            (ms * 9).div_ceil(10),
             ms.saturating_mul(2)
         );
         handle.batch_execute(&setup).await.map_err(OdbError::unreachable)?;

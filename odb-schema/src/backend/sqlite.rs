@@ -301,3 +301,44 @@ pub(crate) async fn lock_data(connection: &mut Handle, key: &str) -> QueryResult
     let columns = (data_entry::version, data_entry::expires_us);
     data_entry::table.find(key).select(columns).first(connection).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use diesel_migrations::FileBasedMigrations;
+
+    fn count(path: &Path, query: &str) -> i64 {
+        let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+        diesel::RunQueryDsl::get_result(diesel::select(sql::<BigInt>(query)), &mut connection).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_older_file_is_copied_before_it_is_migrated() {
+        let directory = tempfile::tempdir().unwrap();
+        let target =
+            FileTarget { path: directory.path().join("odb.sqlite"), busy_timeout: Duration::from_secs(5) };
+        create(&target.path).unwrap();
+        migrate(&target, MIGRATIONS).await.unwrap();
+        let newer = directory.path().join("migrations");
+        for (name, statement) in [
+            ("0001_foundation", include_str!("../../migrations/sqlite/0001_foundation/up.sql")),
+            ("9998_more", "CREATE TABLE more (id INTEGER) STRICT;"),
+            ("9999_broken", "CREATE TABLE last (id INTEGER) STRICT; CREATE TABLE more (id INTEGER);"),
+        ] {
+            fs::create_dir_all(newer.join(name)).unwrap();
+            fs::write(newer.join(name).join("up.sql"), statement).unwrap();
+        }
+        let source = || FileBasedMigrations::from_path(&newer).unwrap();
+        let failed = migrate(&target, source()).await.unwrap_err();
+        assert!(matches!(failed, OdbError::Migration { .. }), "{failed:?}");
+        // One that fails takes the others of the same run back with it.
+        assert!(matches!(schema_status(&target).await.unwrap(), SchemaStatus::Current { .. }));
+        fs::remove_dir_all(newer.join("9999_broken")).unwrap();
+        migrate(&target, source()).await.unwrap();
+        let tables = "(SELECT count(*) FROM sqlite_master WHERE name IN ('more', 'definition'))";
+        assert_eq!(count(&target.path, tables), 2);
+        let backup = directory.path().join("odb.sqlite.before-9998");
+        assert_eq!(count(&backup, tables), 1);
+        assert!(matches!(schema_status(&target).await.unwrap(), SchemaStatus::Newer { .. }));
+    }
+}

@@ -1,6 +1,7 @@
 //! The one transaction that changes definitions and deployments.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crosstie_model::limits::KEPT_DEPLOYMENTS;
 use crosstie_model::names::{Digest, Revision, UnitName};
@@ -122,9 +123,9 @@ async fn apply(
 
 /// Notes what `subject` is before the first change of it in this set.
 async fn touch(connection: &mut Handle, before: &mut Before, subject: Subject) -> Result<(), OdbError> {
-    if !before.contains_key(&subject) {
-        let value = stored(connection, &subject).await?;
-        before.insert(subject, value);
+    if let Entry::Vacant(entry) = before.entry(subject) {
+        let value = stored(connection, entry.key()).await?;
+        entry.insert(value);
     }
     Ok(())
 }

@@ -1,6 +1,17 @@
 //! One suite of tests for every backend: on SQLite always, on PostgreSQL and MariaDB when
 //! `CROSSTIE_TEST_POSTGRES` and `CROSSTIE_TEST_MYSQL` hold the URL of a server where databases may be made.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    reason = "tests report by panicking and say on stdout what they skip"
+)]
+
+mod network;
 mod sqlite_file;
 mod suite;
 mod support;
@@ -38,6 +49,7 @@ on_every_backend! {
     change::a_change_that_fails_half_way_changes_nothing,
     change::a_change_that_changes_nothing_makes_no_revision,
     change::an_abandoned_change_leaves_nothing_behind,
+    change::a_writer_that_is_kept_waiting_is_told_so,
     change::an_earlier_state_comes_back_whole,
     change::eight_writers_lose_no_update_and_leave_no_gap,
     change::names_that_differ_in_case_or_spaces_are_different,

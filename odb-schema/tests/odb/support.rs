@@ -23,6 +23,63 @@ impl Database {
     pub(crate) fn open(&self) -> Odb {
         Odb::connect(&options(&self.url)).unwrap()
     }
+
+    /// What handles are opened with.
+    pub(crate) fn options(&self) -> OdbOptions {
+        options(&self.url)
+    }
+
+    /// As [`Database::open`], for statements that must be short.
+    pub(crate) fn open_impatient(&self, statement_timeout: Duration) -> Odb {
+        Odb::connect(&OdbOptions { statement_timeout, ..options(&self.url) }).unwrap()
+    }
+
+    /// Runs `statements` on a connection of its own, which the guard keeps open.
+    pub(crate) async fn outside(&self, statements: &[&str]) -> Outside {
+        let mut url = Url::parse(&self.url).unwrap();
+        url.set_query(None);
+        match url.scheme() {
+            "sqlite" => {
+                use diesel::{Connection, connection::SimpleConnection};
+                let path = self.url.strip_prefix("sqlite:").unwrap();
+                let mut connection = diesel::SqliteConnection::establish(path).unwrap();
+                statements.iter().for_each(|statement| connection.batch_execute(statement).unwrap());
+                Outside::Sqlite(Box::new(connection))
+            }
+            "postgres" => {
+                let connected = tokio_postgres::connect(url.as_str(), tokio_postgres::NoTls).await;
+                let (client, driver) = connected.unwrap();
+                tokio::spawn(driver);
+                for statement in statements {
+                    client.batch_execute(statement).await.unwrap();
+                }
+                Outside::Postgres(client)
+            }
+            _ => {
+                let mut connection = mysql_async::Conn::from_url(url.as_str()).await.unwrap();
+                for statement in statements {
+                    connection.query_drop(*statement).await.unwrap();
+                }
+                Outside::Mysql(connection)
+            }
+        }
+    }
+
+    /// How a writer on a connection of its own starts to lock what every change needs.
+    pub(crate) fn lock_statements(&self) -> &'static [&'static str] {
+        match self.url.starts_with("sqlite:") {
+            true => &["BEGIN IMMEDIATE"],
+            false => &["BEGIN", "SELECT revision FROM cluster_state FOR UPDATE"],
+        }
+    }
+}
+
+/// A connection that is no handle's. What it locked is free once it is dropped.
+#[expect(dead_code, reason = "held for what dropping it does")]
+pub(crate) enum Outside {
+    Sqlite(Box<diesel::SqliteConnection>),
+    Postgres(tokio_postgres::Client),
+    Mysql(mysql_async::Conn),
 }
 
 pub(crate) fn options(url: &str) -> OdbOptions {

@@ -221,3 +221,18 @@ pub(crate) async fn names_that_differ_in_case_or_spaces_are_different(database: 
     assert!(odb.secret("é ", 1).await.unwrap().is_some());
     assert!(odb.secret("E", 1).await.unwrap().is_none());
 }
+
+pub(crate) async fn a_writer_that_is_kept_waiting_is_told_so(database: Database) {
+    let odb = database.open_impatient(Duration::from_millis(1500));
+    change(&odb, vec![put(dictionary("a", 1))]).await.unwrap();
+    let lock = database.outside(database.lock_statements()).await;
+    let started = std::time::Instant::now();
+    let busy = change(&odb, vec![put(dictionary("a", 2))]).await.unwrap_err();
+    assert!(matches!(busy, OdbError::Busy), "{busy:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // Readers do not wait for it.
+    assert_eq!(odb.snapshot().await.unwrap().revision, Revision(1));
+    drop(lock);
+    let patient = database.open();
+    assert_eq!(change(&patient, vec![put(dictionary("a", 2))]).await.unwrap(), Revision(2));
+}
