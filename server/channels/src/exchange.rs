@@ -63,7 +63,7 @@ impl Exchange {
             status,
             bytes_in: self.bytes_in,
             bytes_out,
-            principal: self.principal.as_deref(),
+            principal: self.principal.as_ref(),
             user_agent: self.user_agent.as_ref(),
             headers: &self.logged_headers,
             failure: self.failure,

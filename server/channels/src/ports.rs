@@ -26,7 +26,13 @@ pub trait ConnectionShare: Send + Sync {
     /// A connection accepted here is gone.
     fn closed(&self);
 
-    /// Whether this worker may accept another one now: it holds no more than 1.25 × its share. Asked before
+    /// A request's head arrived on one of its connections.
+    fn request_started(&self) {}
+
+    /// Its reply was handed over, or it was given up.
+    fn request_ended(&self) {}
+
+    /// Whether this worker may accept another one now: it would not hold more than its share. Asked before
     /// every accept; while the answer is no it is asked again after a pause of 5 to 40 ms, or at once when
     /// one of its own connections ends.
     fn may_accept(&self) -> bool;
@@ -116,7 +122,7 @@ pub struct RequestRecord<'a> {
     /// Bytes of reply body, after content coding.
     pub bytes_out: u64,
     /// Who sent it, once authenticated.
-    pub principal: Option<&'a Principal>,
+    pub principal: Option<&'a Arc<Principal>>,
     /// The client's `User-Agent`.
     pub user_agent: Option<&'a HeaderValue>,
     /// The request headers named by `access_log_headers` that were present.

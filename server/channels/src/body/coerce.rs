@@ -25,6 +25,9 @@ impl<'s> Walk<'s> {
             return self.choose(value, choices, depth);
         }
         let types = declared_types(schema);
+        if let (Value::String(text), Some(values)) = (&value, schema.get("enum").and_then(Value::as_array)) {
+            return member_of(text, values).unwrap_or(value);
+        }
         match value {
             Value::String(text) => self.text(text, &types, schema, depth),
             Value::Object(members) if types.contains(&"array") && !types.contains(&"object") => {
@@ -32,7 +35,14 @@ impl<'s> Walk<'s> {
             }
             Value::Object(members) => Value::Object(self.members(members, schema, depth)),
             Value::Array(items) => {
-                Value::Array(items.into_iter().map(|item| self.item(item, schema, depth)).collect())
+                let fixed = schema.get("prefixItems").and_then(Value::as_array);
+                let typed = items.into_iter().enumerate().map(|(at, item)| {
+                    match fixed.and_then(|schemas| schemas.get(at)) {
+                        Some(schema) => self.value(item, schema, depth + 1),
+                        None => self.item(item, schema, depth),
+                    }
+                });
+                Value::Array(typed.collect())
             }
             other => other,
         }
@@ -96,6 +106,9 @@ impl<'s> Walk<'s> {
     fn choose(&self, value: Value, choices: &'s [Value], depth: u8) -> Value {
         let fits = |value: &Value, choice: &'s Value| {
             let Some(choice) = self.resolve(choice) else { return false };
+            if let Some(values) = choice.get("enum").and_then(Value::as_array) {
+                return values.contains(value);
+            }
             let kind = kind_of(value);
             declared_types(choice).iter().any(|t| *t == kind || (*t == "number" && kind == "integer"))
         };
@@ -120,6 +133,12 @@ impl<'s> Walk<'s> {
         }
         None
     }
+}
+
+/// The value of an enumeration that reads like `text`.
+fn member_of(text: &str, values: &[Value]) -> Option<Value> {
+    let exact = values.iter().find(|value| value.as_str() == Some(text));
+    exact.or_else(|| values.iter().find(|value| value.to_string() == text.trim())).cloned()
 }
 
 fn declared_types(schema: &Value) -> Vec<&str> {
@@ -163,19 +182,21 @@ mod tests {
                 "code": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
                 "address": {"$ref": "#/$defs/Address"},
                 "list": {"type": "array", "items": {"$ref": "#/$defs/Address"}},
-                "none": {"type": ["string", "null"]}
+                "none": {"type": ["string", "null"]},
+                "level": {"enum": [1, 2, "x"]},
+                "pair": {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "items": false}
             },
             "$defs": {"Address": {"type": "object", "properties": {"no": {"type": "integer"},
                 "next": {"$ref": "#/$defs/Address"}}}}
         });
         let value = json!({"age": "36", "ratio": "1.5", "on": "true", "name": "7", "tags": "4", "limit": "",
             "code": "9", "address": {"no": "1", "next": {"no": "2"}}, "list": {"no": "3"}, "none": "",
-            "extra": "1"});
+            "level": "2", "pair": ["1", "2"], "extra": "1"});
         assert_eq!(
             coerce(value, &schema),
             json!({"age": 36, "ratio": 1.5, "on": true, "name": "7", "tags": [4], "limit": null,
                 "code": 9, "address": {"no": 1, "next": {"no": 2}}, "list": [{"no": 3}], "none": null,
-                "extra": "1"})
+                "level": 2, "pair": [1, "2"], "extra": "1"})
         );
     }
 

@@ -4,7 +4,7 @@ use crosstie_model::Snapshot;
 use crosstie_model::definition::DataFormat;
 use serde_json::{Map, Value, json};
 
-use super::schemas::Schemas;
+use super::schemas::{Schemas, object_of};
 use super::{Entry, component_name};
 use crate::pattern::ParamType;
 
@@ -50,8 +50,8 @@ fn split_doc(doc: &str) -> (&str, &str) {
 }
 
 fn parameters(entry: &Entry<'_>, takes_body: bool, schemas: &mut Schemas) -> Vec<Value> {
-    let input = entry.service.input.as_ref();
-    let properties = input.and_then(|schema| schema.get("properties")).and_then(Value::as_object);
+    let input = entry.service.input.as_ref().map(object_of);
+    let properties = input.as_ref().and_then(|schema| schema.get("properties")).and_then(Value::as_object);
     let mut parameters: Vec<Value> = entry
         .pattern
         .params()
@@ -63,7 +63,7 @@ fn parameters(entry: &Entry<'_>, takes_body: bool, schemas: &mut Schemas) -> Vec
         })
         .collect();
     // Without a body, input comes by the query string.
-    if let (false, Some(input), Some(properties)) = (takes_body, input, properties) {
+    if let (false, Some(input), Some(properties)) = (takes_body, &input, properties) {
         let input = schemas.hoist(input, entry.service.name.as_str());
         let required = |name: &str| {
             input
@@ -134,16 +134,17 @@ fn request_body(entry: &Entry<'_>, schemas: &mut Schemas) -> Option<Value> {
 /// The declared input without what the path already says.
 fn body_schema(entry: &Entry<'_>, input: &Value, schemas: &mut Schemas) -> Value {
     let fallback = format!("{}.input", entry.service.name);
+    let object = object_of(input);
     let from_path: Vec<_> = entry
         .pattern
         .params()
         .map(|(name, _)| &**name)
-        .filter(|name| input.pointer(&pointer(name)).is_some())
+        .filter(|name| object.pointer(&pointer(name)).is_some())
         .collect();
     if from_path.is_empty() {
         return schemas.add(input, &fallback);
     }
-    let mut body = input.clone();
+    let mut body = object.clone();
     if let Some(properties) = body.get_mut("properties").and_then(Value::as_object_mut) {
         properties.retain(|name, _| !from_path.contains(&name.as_str()));
     }

@@ -45,6 +45,10 @@ impl Schemas {
     /// The schema with its definitions moved to components and its references with them.
     pub(super) fn hoist(&mut self, schema: &Value, owner: &str) -> Value {
         let mut schema = schema.clone();
+        if let Some(members) = schema.as_object_mut() {
+            // The document as a whole says which dialect it uses.
+            members.remove("$schema");
+        }
         let definitions = schema.as_object_mut().and_then(|members| members.remove("$defs"));
         let Some(Value::Object(definitions)) = definitions else { return schema };
         // Names first: definitions refer to each other, and to themselves.
@@ -86,6 +90,20 @@ impl Schemas {
         self.known.sort_keys();
         self.known
     }
+}
+
+/// A declared input as one object: a model that refers to itself is declared as a reference into its own
+/// definitions.
+pub(super) fn object_of(schema: &Value) -> Value {
+    let target = schema.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#'));
+    let Some(Value::Object(found)) = target.and_then(|pointer| schema.pointer(pointer)) else {
+        return schema.clone();
+    };
+    let mut object = found.clone();
+    if let Some(definitions) = schema.get("$defs") {
+        object.insert("$defs".to_owned(), definitions.clone());
+    }
+    Value::Object(object)
 }
 
 fn local(target: &str) -> Option<&str> {
@@ -133,6 +151,16 @@ mod tests {
             known["three.input"]["properties"]["a"]["$ref"],
             "#/components/schemas/three.input.Address"
         );
+    }
+
+    #[test]
+    fn a_reference_to_itself_is_resolved_to_its_object() {
+        let node = json!({"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}});
+        let schema = json!({"$ref": "#/$defs/Node", "$defs": {"Node": node}});
+        let object = object_of(&schema);
+        assert_eq!(object["properties"], node["properties"]);
+        assert_eq!(object["$defs"]["Node"], node);
+        assert_eq!(object_of(&node), node);
     }
 
     #[test]

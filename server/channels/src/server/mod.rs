@@ -76,8 +76,8 @@ impl HttpServer {
         Self {
             shared: Arc::new(Shared {
                 routes: options.routes,
+                connections: Connections::new(Arc::clone(&options.share)),
                 share: options.share,
-                connections: Connections::new(),
                 linger: options.drain_linger,
                 stop: Notify::new(),
                 sweeping: AtomicBool::new(false),

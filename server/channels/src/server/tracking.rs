@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::ports::ConnectionShare;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
@@ -60,8 +61,8 @@ pub(crate) struct ConnectionState {
 }
 
 /// All connections of a server, and where it stands in its life.
-#[derive(Debug)]
 pub(crate) struct Connections {
+    share: Arc<dyn ConnectionShare>,
     epoch: Instant,
     clock: AtomicU64,
     draining: AtomicBool,
@@ -125,9 +126,16 @@ pub(super) fn verdict(figures: &Figures, patience: &Patience) -> Order {
     }
 }
 
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connections").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
 impl Connections {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(share: Arc<dyn ConnectionShare>) -> Arc<Self> {
         Arc::new(Self {
+            share,
             epoch: Instant::now(),
             clock: AtomicU64::new(1),
             draining: AtomicBool::new(false),
@@ -231,6 +239,7 @@ impl ConnectionState {
 
     /// A request's head has arrived.
     pub(crate) fn request_started(&self) {
+        self.server.share.request_started();
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.mid_head.store(false, Ordering::Relaxed);
     }
@@ -240,6 +249,7 @@ impl ConnectionState {
         self.idle_since.store(self.server.now(), Ordering::Relaxed);
         self.mid_head.store(false, Ordering::Relaxed);
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.server.share.request_ended();
     }
 
     pub(super) fn bytes_read(&self) {

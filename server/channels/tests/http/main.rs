@@ -1,0 +1,16 @@
+//! The HTTP server on real sockets, with services made for the tests.
+
+mod body_limits;
+mod builtin_pages;
+mod connections;
+mod cross_origin;
+mod draining;
+mod garbage;
+mod http2;
+mod json_rpc;
+mod negotiation;
+mod observation;
+mod protection;
+mod routing;
+mod support;
+mod tls;
