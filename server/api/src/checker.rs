@@ -41,7 +41,9 @@ pub enum CheckError {
     #[error("the check did not end within {} s: something in the file blocks when it is imported", .0.as_secs_f64())]
     TimedOut(Duration),
     /// The artifact's import ended the process.
-    #[error("the check process ended without an answer ({how}): the file ends or crashes the process when it is imported")]
+    #[error(
+        "the check process ended without an answer ({how}): the file ends or crashes the process when it is imported"
+    )]
     Died {
         /// How: an exit code or a signal.
         how: String,

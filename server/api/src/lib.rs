@@ -9,7 +9,7 @@ pub mod access;
 pub mod checker;
 mod clock;
 pub mod host;
-//pub mod http;
+pub mod http;
 pub mod operations;
 pub mod serving;
 

@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use crosstie_model::{Cid, Failure, Fault};
+use crosstie_config::LocatedFault;
+use crosstie_model::{Cid, Failure, Fault, Revision};
 use http::{HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::operations::{OperationError, Refusal};
+use crate::serving::ServingFailure;
 
 /// What a problem's `type` starts with; the rest is one of the words below.
 const TYPE_PREFIX: &str = "urn:crosstie:problem:";
@@ -46,6 +48,10 @@ pub(crate) struct Problem {
     #[serde(skip)]
     #[schemars(skip)]
     pub(crate) challenge: bool,
+    /// What really happened, for the log alone.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) source: Option<String>,
 }
 
 /// One fault: where it is, and what is wrong there.
@@ -88,6 +94,7 @@ impl Problem {
             trace: String::new(),
             retry_after: None,
             challenge: false,
+            source: None,
         }
     }
 
@@ -114,12 +121,8 @@ impl Problem {
     pub(crate) fn unauthorized() -> Self {
         let detail = "present a user name and password, a bearer token, or a client certificate of this \
                       environment";
-        let mut problem = Self::new(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "Valid credentials are required",
-            detail,
-        );
+        let mut problem =
+            Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Valid credentials are required", detail);
         problem.challenge = true;
         problem
     }
@@ -168,6 +171,32 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
     }
 
+    /// A stored change that a worker cannot serve.
+    pub(crate) fn not_served(revision: Revision, failure: &ServingFailure) -> Self {
+        let what = match &failure.unit {
+            Some(unit) => format!("could not load the unit {unit}"),
+            None => "could not apply it".to_owned(),
+        };
+        let detail = format!(
+            "revision {revision} is stored, but worker {} {what} and goes on with what it had: {}",
+            failure.worker, failure.message
+        );
+        let title = "The change is stored but not served";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "not-served", title, detail)
+    }
+
+    /// The media type is not one that the endpoint takes.
+    pub(crate) fn unsupported_media_type(wanted: &str) -> Self {
+        let detail = format!("the body must be {wanted}");
+        let title = "The media type is not supported";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", title, detail)
+    }
+
+    /// An answer that could not be written down.
+    pub(crate) fn unserializable(error: serde_json::Error) -> Self {
+        OperationError::Internal(error.to_string()).into()
+    }
+
     fn of_refusal(refusal: Refusal) -> Self {
         let mut problem =
             Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", "The change was refused", refusal.reason);
@@ -185,9 +214,24 @@ impl Problem {
         problem
     }
 
+    fn of_documents(faults: Vec<LocatedFault>, text: String) -> Self {
+        let title = "The documents are not valid; nothing was applied";
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-documents", title, text);
+        problem.faults = faults
+            .into_iter()
+            .map(|fault| ProblemFault {
+                file: Some(fault.file.display().to_string()),
+                line: Some(fault.line),
+                key: Some(fault.key),
+                detail: fault.detail,
+                ..ProblemFault::default()
+            })
+            .collect();
+        problem
+    }
+
     fn of_failure(failure: Failure) -> Self {
-        let status =
-            StatusCode::from_u16(failure.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(failure.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut problem = Self::new(status, "service-failed", "The service failed", failure.text);
         problem.retry_after = failure.retry_after;
         problem.faults = failure
@@ -215,31 +259,33 @@ impl Problem {
     }
 }
 
+/// The error and everything it came from, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
 impl From<OperationError> for Problem {
     fn from(error: OperationError) -> Self {
+        let source = Some(chain(&error));
+        Self { source, ..Self::public(error) }
+    }
+}
+
+impl Problem {
+    /// What the caller may read of `error`.
+    fn public(error: OperationError) -> Self {
         let text = error.to_string();
         match error {
             OperationError::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", text),
             OperationError::Invalid(_) => Self::bad_request(text),
-            OperationError::Faults(faults) => {
-                let mut problem = Self::new(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    "invalid-documents",
-                    "The documents are not valid; nothing was applied",
-                    text,
-                );
-                problem.faults = faults
-                    .into_iter()
-                    .map(|fault| ProblemFault {
-                        file: Some(fault.file.display().to_string()),
-                        line: Some(fault.line),
-                        key: Some(fault.key),
-                        detail: fault.detail,
-                        ..ProblemFault::default()
-                    })
-                    .collect();
-                problem
-            }
+            OperationError::Faults(faults) => Self::of_documents(faults, text),
             OperationError::Refused(refusal) => Self::of_refusal(refusal),
             OperationError::Outdated { .. } => {
                 let title = "The configuration changed meanwhile";

@@ -118,7 +118,10 @@ impl Operations {
     pub async fn add_user(&self, caller: &Caller, new: NewUser) -> Result<UserView, OperationError> {
         check_name(&new.name)?;
         if self.odb().user(&new.name).await?.is_some() {
-            return Err(OperationError::Refused(Refusal::new(format!("the user {} exists already", new.name))));
+            return Err(OperationError::Refused(Refusal::new(format!(
+                "the user {} exists already",
+                new.name
+            ))));
         }
         let (secret, made) = match new.password {
             Some(chosen) => (check_password(&chosen)?, None),

@@ -96,7 +96,8 @@ pub fn faults_of_change(
         .filter(|fault| touched.contains(&fault.subject) || !known.contains(fault))
         // A clash is told once, from the side of what is being changed.
         .filter(|fault| {
-            touched.contains(&fault.subject) || !fault.counterpart.as_ref().is_some_and(|c| touched.contains(c))
+            touched.contains(&fault.subject)
+                || !fault.counterpart.as_ref().is_some_and(|c| touched.contains(c))
         })
         .collect()
 }
@@ -186,8 +187,9 @@ fn check_channels(snapshot: &Snapshot, rules: &Rules, faults: &mut BTreeSet<Stat
     }
     let clashes = check::conflicts(&channels);
     for found in check::check_channels(snapshot, &channels, &rules.reserved_paths, rules.require_security) {
-        let is_clash =
-            |clash: &check::Conflict| clash.second == found.channel && found.detail.contains(clash.first.as_str());
+        let is_clash = |clash: &check::Conflict| {
+            clash.second == found.channel && found.detail.contains(clash.first.as_str())
+        };
         if found.pointer == "/path" && clashes.iter().any(is_clash) {
             continue;
         }

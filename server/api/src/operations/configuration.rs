@@ -26,6 +26,8 @@ const CONFIG_DIRECTORY: &str = "config";
 const CLUSTER_DIRECTORY: &str = "config/cluster";
 /// The settings within the server's repository.
 const SETTINGS_IN_REPOSITORY: &str = "server.toml";
+/// What the newest commit is called.
+const HEAD: &str = "HEAD";
 /// Most commits that are looked through for one of the cluster's repository.
 const MAX_LOG: usize = 1_000_000;
 
@@ -117,7 +119,7 @@ impl Operations {
         Ok(entries.into_iter().map(commit_view).collect())
     }
 
-    /// What the commit whose hash starts with `commit` changed, as a patch.
+    /// What the commit whose hash starts with `commit` changed, as a patch; `HEAD` is the newest.
     ///
     /// # Errors
     /// There is no such commit.
@@ -128,10 +130,18 @@ impl Operations {
     ) -> Result<String, OperationError> {
         match which {
             ConfigRepositoryKind::Server => {
-                self.in_config_repository(move |r| r.find(&commit).and_then(|id| r.diff(id))).await
+                self.in_config_repository(move |r| match (commit.as_str(), r.head()?) {
+                    (HEAD, Some(newest)) => r.diff(newest),
+                    (named, _) => r.diff(r.find(named)?),
+                })
+                .await
             }
             ConfigRepositoryKind::Cluster => {
-                self.in_cluster_repository(move |r| r.find(&commit).and_then(|id| r.diff(id))).await
+                self.in_cluster_repository(move |r| match (commit.as_str(), r.head()?) {
+                    (HEAD, Some(newest)) => r.diff(newest),
+                    (named, _) => r.diff(r.find(named)?),
+                })
+                .await
             }
         }
     }
@@ -148,7 +158,9 @@ impl Operations {
     ) -> Result<ConfigRollback, OperationError> {
         let wanted = commit.to_owned();
         let text = self
-            .in_config_repository(move |r| r.find(&wanted).and_then(|id| r.file_at(id, SETTINGS_IN_REPOSITORY)))
+            .in_config_repository(move |r| {
+                r.find(&wanted).and_then(|id| r.file_at(id, SETTINGS_IN_REPOSITORY))
+            })
             .await?
             .ok_or_else(|| refused(format!("the commit {commit} has no {SETTINGS_IN_REPOSITORY}")))?;
         let text = String::from_utf8(text)
@@ -219,10 +231,13 @@ impl Operations {
     /// As for [`Operations::in_config_repository`].
     pub async fn in_cluster_repository<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&ClusterRepository) -> Result<T, RepositoryError> + Send + 'static,
+        work: impl FnOnce(&mut ClusterRepository) -> Result<T, RepositoryError> + Send + 'static,
     ) -> Result<T, OperationError> {
         let directory = self.directory().join(CLUSTER_DIRECTORY);
-        self.alone(move || ClusterRepository::open(&directory).and_then(|repository| work(&repository))).await
+        self.alone(move || {
+            ClusterRepository::open(&directory).and_then(|mut repository| work(&mut repository))
+        })
+        .await
     }
 
     /// The lock goes along: work whose caller lost interest still ends before the next begins.

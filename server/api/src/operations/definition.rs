@@ -65,7 +65,8 @@ impl Operations {
     ) -> Result<(Revision, ApplyAction), OperationError> {
         let definition = document::check(id.clone(), body).map_err(|faults| {
             let subject = Subject::Definition(id.clone());
-            let of = |fault: crosstie_model::Fault| StateFault::new(subject.clone(), fault.pointer, fault.detail);
+            let of =
+                |fault: crosstie_model::Fault| StateFault::new(subject.clone(), fault.pointer, fault.detail);
             OperationError::Refused(Refusal::of_faults(faults.into_iter().map(of).collect()))
         })?;
         if intent.message.is_empty() {
@@ -146,14 +147,22 @@ struct Delete {
 impl Step for Delete {
     type Outcome = ();
 
-    async fn draft(&mut self, _: &Operations, now: &Snapshot, draft: &mut Draft) -> Result<(), OperationError> {
+    async fn draft(
+        &mut self,
+        _: &Operations,
+        now: &Snapshot,
+        draft: &mut Draft,
+    ) -> Result<(), OperationError> {
         if draft.delete(&self.id) {
             return Ok(());
         }
         let in_code = self.id.kind == DefinitionKind::Channel
-            && now.effective_channels().is_ok_and(|all| all.iter().any(|channel| channel.name == self.id.name));
+            && now
+                .effective_channels()
+                .is_ok_and(|all| all.iter().any(|channel| channel.name == self.id.name));
         if in_code {
-            let reason = format!("{} is declared in code; it goes when the code no longer declares it", self.id);
+            let reason =
+                format!("{} is declared in code; it goes when the code no longer declares it", self.id);
             return Err(OperationError::Refused(Refusal::new(reason)));
         }
         Err(OperationError::NotFound(self.id.to_string()))

@@ -172,7 +172,9 @@ impl Operations {
         }
         let is_library = artifact.kind == ArtifactKind::PythonLibrary;
         match (artifact.unit.as_str() == LIBRARY_UNIT, is_library) {
-            (true, false) => Err(Refusal::new(format!("a unit cannot be called {LIBRARY_UNIT}: that is the shared library"))),
+            (true, false) => Err(Refusal::new(format!(
+                "a unit cannot be called {LIBRARY_UNIT}: that is the shared library"
+            ))),
             (false, true) => Err(Refusal::new(format!("the shared library is always called {LIBRARY_UNIT}"))),
             _ => Ok(()),
         }

@@ -235,7 +235,9 @@ impl Operations {
     /// Where the active deployment `row` is live: this server by its workers' reports, the others by theirs.
     fn live_on(&self, row: &DeploymentRow, revision: Revision, reports: &[ReportRow]) -> Vec<LiveOn> {
         let mut live = vec![self.live_here(row, revision)];
-        let others = reports.iter().filter(|report| report.unit == row.unit && report.server != self.server().as_str());
+        let others = reports
+            .iter()
+            .filter(|report| report.unit == row.unit && report.server != self.server().as_str());
         live.extend(others.map(|report| LiveOn {
             server: report.server.clone(),
             state: match report.state {

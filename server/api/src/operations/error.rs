@@ -43,7 +43,9 @@ pub enum OperationError {
     #[error("the operational database is not reachable")]
     OdbUnreachable(#[source] OdbError),
     /// The ODB went away while it stored a change: it may or may not have been made.
-    #[error("the operational database did not confirm the change; the current revision tells whether it was made")]
+    #[error(
+        "the operational database did not confirm the change; the current revision tells whether it was made"
+    )]
     OutcomeUnknown(#[source] OdbError),
     /// The ODB failed.
     #[error("the operational database failed")]
@@ -103,7 +105,9 @@ impl OperationError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Contended | Self::CheckNotRun(_) | Self::OdbUnreachable(_) | Self::OutcomeUnknown(_) => true,
+            Self::Contended | Self::CheckNotRun(_) | Self::OdbUnreachable(_) | Self::OutcomeUnknown(_) => {
+                true
+            }
             Self::Service(failure) => failure.retryable,
             _ => false,
         }

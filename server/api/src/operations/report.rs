@@ -64,7 +64,9 @@ impl Operations {
         let workers = self.serving().workers();
         let ready = self.host().processes().workers.into_iter().filter(|w| w.state == WorkerPhase::Ready);
         let serves: Vec<_> = ready.map(|worker| workers.get(&worker.index).cloned()).collect();
-        if serves.is_empty() || !serves.iter().all(|s| s.as_ref().is_some_and(|s| s.revision >= snapshot.revision)) {
+        if serves.is_empty()
+            || !serves.iter().all(|s| s.as_ref().is_some_and(|s| s.revision >= snapshot.revision))
+        {
             return Ok(None);
         }
         let failed = |unit: &UnitName, digest: Digest| {

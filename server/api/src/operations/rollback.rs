@@ -58,7 +58,9 @@ pub(super) fn one_by_prefix<'a>(
 ) -> Result<&'a DeploymentRow, OperationError> {
     let prefix = prefix.to_ascii_lowercase();
     if prefix.is_empty() || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(OperationError::Invalid("a digest is hexadecimal digits, the first few or all 64".into()));
+        return Err(OperationError::Invalid(
+            "a digest is hexadecimal digits, the first few or all 64".into(),
+        ));
     }
     let mut fitting = rows.iter().filter(|row| row.digest.to_string().starts_with(&prefix));
     match (fitting.next(), fitting.next()) {

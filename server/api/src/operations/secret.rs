@@ -30,9 +30,9 @@ impl Operations {
             let taken = match secret.source() {
                 SecretSource::Environment(_) | SecretSource::File(_) => Ok(None),
                 SecretSource::Stored { name, version } => self.known_reference(name, version, now).await?,
-                SecretSource::Plain("") => present.map(Some).ok_or_else(|| {
-                    "needs a value: there is none yet that could be kept".to_owned()
-                }),
+                SecretSource::Plain("") => present
+                    .map(Some)
+                    .ok_or_else(|| "needs a value: there is none yet that could be kept".to_owned()),
                 SecretSource::Plain(text) => {
                     let value = SecretValue::new(text.as_bytes());
                     self.seal(&format!("{id}/{field}"), &value, present.as_ref(), now, draft).await?

@@ -90,9 +90,10 @@ impl Operations {
         let processes = self.host().processes();
         let answer = tokio::time::timeout(ODB_PATIENCE, self.odb().revision()).await;
         let revision = answer.ok().and_then(Result::ok);
-        let degraded = self.host().degraded().or_else(|| {
-            revision.is_none().then(|| "the operational database is not reachable".to_owned())
-        });
+        let degraded = self
+            .host()
+            .degraded()
+            .or_else(|| revision.is_none().then(|| "the operational database is not reachable".to_owned()));
         let known = self.serving().workers();
         let workers = processes.workers.into_iter().map(|process| {
             let revision = known.get(&process.index).map(|serves| serves.revision);

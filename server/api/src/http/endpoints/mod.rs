@@ -1,0 +1,8 @@
+//! The endpoints, one file per group: each declares its part of the table and the functions behind it.
+
+pub(crate) mod account;
+pub(crate) mod configuration;
+pub(crate) mod definition;
+pub(crate) mod deployment;
+pub(crate) mod server;
+pub(crate) mod service;
