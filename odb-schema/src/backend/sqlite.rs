@@ -252,7 +252,9 @@ fn back_up(connection: &mut SqliteConnection, path: &Path, version: &str) -> Res
         connection,
     )
     .map_err(|error| failed(&error))?;
-    fs::rename(&partial, &backup).map_err(|error| failed(&error))
+    // SQLite leaves the copy to the system's cache; the name must not promise more than is on disk.
+    let written = fs::File::open(&partial).and_then(|file| file.sync_all());
+    written.and_then(|()| fs::rename(&partial, &backup)).map_err(|error| failed(&error))
 }
 
 /// The newest migration this release knows.
@@ -310,6 +312,25 @@ mod tests {
     fn count(path: &Path, query: &str) -> i64 {
         let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
         diesel::RunQueryDsl::get_result(diesel::select(sql::<BigInt>(query)), &mut connection).unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_connection_syncs_what_it_commits_and_checks_references() {
+        let directory = tempfile::tempdir().unwrap();
+        let target =
+            FileTarget { path: directory.path().join("odb.sqlite"), busy_timeout: Duration::from_secs(5) };
+        create(&target.path).unwrap();
+        migrate(&target, MIGRATIONS).await.unwrap();
+        let mut connection = Connection::open(&target).await.unwrap();
+        for (pragma, value) in [("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 5000)] {
+            let column = if pragma == "busy_timeout" { "timeout" } else { pragma };
+            let query = sql::<BigInt>(&format!("(SELECT {column} FROM pragma_{pragma})"));
+            let found: i64 = diesel::select(query).get_result(connection.handle()).await.unwrap();
+            assert_eq!(found, value, "{pragma}");
+        }
+        let wal = sql::<BigInt>("(SELECT journal_mode = 'wal' FROM pragma_journal_mode)");
+        let found: i64 = diesel::select(wal).get_result(connection.handle()).await.unwrap();
+        assert_eq!(found, 1);
     }
 
     #[tokio::test]

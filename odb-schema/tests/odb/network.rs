@@ -96,7 +96,8 @@ async fn a_ca_that_cannot_be_read_is_a_bad_option() {
 async fn calls_go_on_when_connections_were_cut(database: Database, cut: &str) {
     let odb = database.open();
     let (first, second) = tokio::join!(odb.snapshot(), change(&odb, vec![put(dictionary("a", 1))]));
-    (first.unwrap(), second.unwrap());
+    first.unwrap();
+    second.unwrap();
     drop(database.outside(&[cut]).await);
     // Within the second in which pooled connections are trusted.
     assert_eq!(change(&odb, vec![put(dictionary("a", 2))]).await.unwrap(), Revision(2));
