@@ -102,6 +102,11 @@ impl Client {
         String::from_utf8(body).context("the answer is not UTF-8")
     }
 
+    /// Calls a service: posts JSON, or nothing, and gives the answer as the service made it.
+    pub(crate) fn call(&self, path: &str, payload: Option<&Value>) -> Result<Vec<u8>> {
+        self.exchange(&Method::POST, path, payload.map(Body::Json).as_ref())
+    }
+
     /// Posts JSON.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value> {
         self.send(Method::POST, path, Some(&Body::Json(body)))
@@ -110,6 +115,11 @@ impl Client {
     /// Posts bytes.
     pub(crate) fn post_bytes(&self, path: &str, body: &[u8]) -> Result<Value> {
         self.send(Method::POST, path, Some(&Body::Bytes(body)))
+    }
+
+    /// Patches with JSON.
+    pub(crate) fn patch(&self, path: &str, body: &Value) -> Result<Value> {
+        self.send(Method::PATCH, path, Some(&Body::Json(body)))
     }
 
     /// Deletes what is at `path`.
@@ -144,16 +154,13 @@ impl Client {
     }
 
     fn unreachable(&self, error: ureq::Error) -> anyhow::Error {
-        let root = self.root.display();
-        let mend = match &error {
+        let (address, root) = (self.address, self.root.display());
+        match error {
             ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
-                format!("`crosstie start {root}` starts it")
+                anyhow!("nothing listens at {address}: `crosstie start {root}` starts the server")
             }
-            ureq::Error::Timeout(_) => format!("`crosstie status {root}` and `crosstie logs` tell more"),
-            _ => format!("`crosstie status {root}` tells more"),
-        };
-        let text = format!("the server does not answer at {} ({error}): {mend}", self.address);
-        anyhow!(text)
+            error => anyhow!("the server at {address} does not answer ({error}): `crosstie logs` tells more"),
+        }
     }
 }
 

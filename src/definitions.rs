@@ -89,7 +89,7 @@ fn one(kind: DefinitionKind, name: &str) -> String {
 /// Applies documents: all of them or none.
 pub(crate) fn apply(context: &Context, arguments: &ApplyArguments) -> Result<()> {
     let files = collect(&arguments.files)?;
-    let mut request = json!({"documents": files, "dry_run": arguments.dry_run});
+    let mut request = json!({"files": files, "dry_run": arguments.dry_run});
     if let (Some(message), Some(fields)) = (&arguments.message, request.as_object_mut()) {
         fields.insert("message".into(), message.as_str().into());
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, segment};
 use crate::command::{Context, say};
-use crate::output::{digest_field, field, line};
+use crate::output::{digest_field, field, line, pending};
 use crate::{archive, output};
 
 #[derive(Args)]
@@ -60,7 +60,7 @@ pub(crate) fn upload_all(
         match archive::read(path, unit).and_then(|artifact| upload(&client, &artifact, intent)) {
             Ok(answer) => {
                 if context.output.is_for_people() {
-                    line(&sentence(&answer, intent))?;
+                    line(&format!("{}{}", sentence(&answer, intent), pending(&answer)))?;
                 }
                 answers.push(answer);
             }

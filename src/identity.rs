@@ -21,6 +21,8 @@ const SECONDS_OF_A_DAY: u64 = 86_400;
 pub(crate) enum UserCommand {
     /// Add a user
     Add(UserAddArguments),
+    /// Change a user's role or password
+    Change(UserChangeArguments),
     /// Everybody who may use the management API
     List,
     /// Take a user's access away
@@ -38,6 +40,18 @@ pub(crate) struct UserAddArguments {
     #[arg(long, default_value_t = Role::Viewer, value_name = "ROLE")]
     role: Role,
     /// A file that holds the password; - for the first line of standard input; generated otherwise
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct UserChangeArguments {
+    /// The user's name
+    name: String,
+    /// What the user may do from now on: viewer, operator or admin
+    #[arg(long, value_name = "ROLE", required_unless_present = "password_file")]
+    role: Option<Role>,
+    /// A file that holds the new password; - for the first line of standard input
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 }
@@ -82,6 +96,12 @@ pub(crate) fn user(context: &Context, command: &UserCommand) -> Result<()> {
                 made.map(|made| format!("; the password, shown only now, is {made}")).unwrap_or_default();
             let sentence = format!("added {} as {}{password}", arguments.name, arguments.role);
             context.output.done(&answer, &sentence)
+        }
+        UserCommand::Change(arguments) => {
+            let password = arguments.password_file.as_ref().map(read_password).transpose()?;
+            let body = json!({"role": arguments.role, "password": password});
+            let answer = client.patch(&format!("/users/{}", segment(&arguments.name)), &body)?;
+            context.output.done(&answer, &format!("changed {}", arguments.name))
         }
         UserCommand::List => {
             let columns = [

@@ -70,7 +70,22 @@ impl Output {
 
     /// The outcome of a change: a sentence for a person, the whole answer for a program.
     pub(crate) fn done(self, answer: &Value, sentence: &str) -> Result<()> {
-        if self.is_for_people() { line(sentence) } else { self.value(answer) }
+        if self.is_for_people() {
+            line(&format!("{sentence}{}", pending(answer)))
+        } else {
+            self.value(answer)
+        }
+    }
+}
+
+/// What is still to come of a change that not every worker serves yet; nothing otherwise.
+pub(crate) fn pending(answer: &Value) -> String {
+    match answer.pointer("/serving/complete") {
+        Some(Value::Bool(false)) => {
+            let workers = answer.pointer("/serving/pending").map(cell_text).unwrap_or_default();
+            format!(" (stored; not served yet by worker {workers})")
+        }
+        _ => String::new(),
     }
 }
 
@@ -109,14 +124,14 @@ fn cell_text(value: &Value) -> String {
     }
 }
 
-/// A microsecond time stamp (or a text that is one already) as UTC to the second.
+/// A time (RFC 3339) to the second, as UTC.
 pub(crate) fn time_field(row: &Value, key: &str) -> String {
-    let Some(micros) = row.get(key).and_then(Value::as_i64) else { return field(row, key) };
     let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
-    time::OffsetDateTime::from_unix_timestamp(micros.div_euclid(1_000_000))
+    let given = row.get(key).and_then(Value::as_str).unwrap_or_default();
+    time::OffsetDateTime::parse(given, &time::format_description::well_known::Rfc3339)
         .ok()
-        .and_then(|time| time.format(format).ok())
-        .unwrap_or_else(|| "-".to_owned())
+        .and_then(|time| time.to_offset(time::UtcOffset::UTC).format(format).ok())
+        .unwrap_or_else(|| field(row, key))
 }
 
 /// The first 12 digits of a digest.
@@ -201,6 +216,13 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_is_not_served_everywhere_says_so() {
+        let answer = json!({"serving": {"complete": false, "pending": [1, 2]}});
+        assert_eq!(pending(&answer), " (stored; not served yet by worker 1, 2)");
+        assert_eq!(pending(&json!({"serving": {"complete": true}})), "");
+    }
+
+    #[test]
     fn yaml_keeps_order_and_quotes_what_would_change_type() {
         let text = to_yaml(&json!({"b": "yes", "a": [1, 2.5, null], "c": {"d": "plain"}})).unwrap();
         assert!(text.starts_with("b: "), "{text}");
@@ -210,7 +232,11 @@ mod tests {
 
     #[test]
     fn times_are_shown_in_utc_to_the_second() {
-        assert_eq!(time_field(&json!({"t": 1_700_000_000_000_000i64}), "t"), "2023-11-14 22:13:20Z");
-        assert_eq!(time_field(&json!({"t": "2023-11-14T22:13:20Z"}), "t"), "2023-11-14T22:13:20Z");
+        assert_eq!(
+            time_field(&json!({"t": "2023-11-14T23:13:20.123456+01:00"}), "t"),
+            "2023-11-14 22:13:20Z"
+        );
+        assert_eq!(time_field(&json!({"t": "yesterday"}), "t"), "yesterday");
+        assert_eq!(time_field(&json!({}), "t"), "-");
     }
 }

@@ -2,7 +2,7 @@
 //! quarantine.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -68,8 +68,13 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
         }
         Command::Invoke { name, payload, file } => {
             let payload = read_payload(payload.as_deref(), file.as_ref())?;
-            let answer = context.client()?.post(&format!("/services/{}/invoke", segment(name)), &payload)?;
-            context.output.value(&answer)
+            let path = format!("/services/{}/invoke", segment(name));
+            let answer = context.client()?.call(&path, payload.as_ref())?;
+            match serde_json::from_slice::<Value>(&answer) {
+                Ok(value) => context.output.value(&value),
+                // Text or bytes of the service's own making are passed on as they are.
+                Err(_) => Ok(std::io::stdout().lock().write_all(&answer)?),
+            }
         }
         Command::Check { files, unit } => upload_all(context, files, unit.as_deref(), Intent::Check),
         Command::Release { name } => {
@@ -98,7 +103,7 @@ fn channels(row: &Value) -> String {
     if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
 }
 
-fn read_payload(text: Option<&str>, file: Option<&PathBuf>) -> Result<Value> {
+fn read_payload(text: Option<&str>, file: Option<&PathBuf>) -> Result<Option<Value>> {
     let text = match (text, file) {
         (Some(text), _) => text.to_owned(),
         (None, Some(path)) if path.as_os_str() == "-" => {
@@ -109,7 +114,7 @@ fn read_payload(text: Option<&str>, file: Option<&PathBuf>) -> Result<Value> {
         (None, Some(path)) => {
             fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
         }
-        (None, None) => return Ok(Value::Null),
+        (None, None) => return Ok(None),
     };
-    serde_json::from_str(&text).context("the payload is not JSON (a text needs quotes of its own)")
+    serde_json::from_str(&text).map(Some).context("the payload is not JSON (a text needs quotes of its own)")
 }
