@@ -8,6 +8,7 @@
 mod clock;
 pub mod control;
 pub mod fault;
+pub mod files;
 pub mod fork_safety;
 mod inheritance;
 pub mod lock;

@@ -83,6 +83,7 @@ impl RecordLock {
             Err(source) => return Err(LockError::Lock { path: path.to_owned(), source }),
         }
         held.insert(identity);
+        crate::fork_safety::register(&file);
         Ok(Some(Self { file: Some(file), path: path.to_owned(), identity }))
     }
 

@@ -132,7 +132,8 @@ impl Fleet {
 
     /// When `actions` has something new to say even if nothing happens.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.seats.iter().filter_map(Seat::next_deadline).min()
+        let starts = self.seats.iter().filter_map(Seat::next_start).filter(|_| !self.stopping);
+        self.seats.iter().filter_map(Seat::next_deadline).chain(starts).min()
     }
 
     /// A worker serves.
@@ -154,7 +155,7 @@ impl Fleet {
     pub(super) fn draining(&mut self, generation: Generation, now: Instant) {
         let (rules, stopping) = (self.rules, self.stopping);
         if let (Some((seat, placement)), false) = (find(&mut self.seats, generation), stopping) {
-            seat.leaves(placement, now, now + rules.drain + DRAIN_GRACE);
+            seat.leaves(placement, now, rules);
         }
     }
 

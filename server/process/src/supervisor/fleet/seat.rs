@@ -157,12 +157,18 @@ impl Seat {
         }
     }
 
+    /// When one of its processes is overdue.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = self.processes().filter_map(|process| match process.phase {
+        let deadline = |process: &Process| match process.phase {
             Phase::Starting { deadline } | Phase::Ending { deadline, .. } => Some(deadline),
             Phase::Ready | Phase::Killed => None,
-        });
-        deadlines.chain(self.wants_start().then_some(self.not_before)).min()
+        };
+        self.processes().filter_map(deadline).min()
+    }
+
+    /// When its next process is to be started.
+    pub(super) fn next_start(&self) -> Option<Instant> {
+        self.wants_start().then_some(self.not_before)
     }
 
     pub(super) fn ready(
@@ -194,13 +200,15 @@ impl Seat {
     }
 
     /// A process drains of its own accord; the active one makes way at once.
-    pub(super) fn leaves(&mut self, placement: Placement, now: Instant, deadline: Instant) {
-        if let Some(process) = self.process(placement) {
-            process.ends_by(deadline, KillReason::NotDrained);
-        }
-        if placement == Placement::Active {
+    /// To the restart policy that is a death: workers that leave as soon as they are ready must not be
+    /// started in a tight loop either.
+    pub(super) fn leaves(&mut self, placement: Placement, now: Instant, rules: FleetRules) {
+        let Some(process) = self.process(placement) else { return };
+        let (first, ready) = (!matches!(process.phase, Phase::Ending { .. } | Phase::Killed), process.ready);
+        process.ends_by(now + rules.drain + DRAIN_GRACE, KillReason::NotDrained);
+        if placement == Placement::Active && first {
+            self.not_before = now + self.policy.died(ready, now, rules.restart_budget);
             self.make_way();
-            self.not_before = self.not_before.max(now);
         }
     }
 

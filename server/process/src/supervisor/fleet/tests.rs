@@ -181,6 +181,22 @@ fn a_worker_that_drains_unasked_makes_way_at_once() {
 }
 
 #[test]
+fn workers_that_leave_as_soon_as_they_are_ready_are_slowed_down_too() {
+    let mut now = Instant::now();
+    let (start, mut fleet, mut starts) = (now, Fleet::new(1, RULES, now), 0);
+    while now < start + Duration::from_secs(10) {
+        for generation in spawned(&fleet.actions(now)) {
+            starts += 1;
+            fleet.ready(generation, now);
+            fleet.draining(generation, now);
+            fleet.gone(generation, now);
+        }
+        now = fleet.next_deadline().unwrap().max(now);
+    }
+    assert!(starts < 12, "{starts} starts in ten seconds");
+}
+
+#[test]
 fn a_stop_drains_all_starts_none_and_ends_when_the_last_is_gone() {
     let now = Instant::now();
     let mut fleet = serving(2, now);
