@@ -5,9 +5,12 @@
 //! reference pages use as well. The schemas are those schemars derives: references into `$defs`, enumerations
 //! as `oneOf` of constants, options as `anyOf` with null.
 
-use serde_json::{Map, Value};
+use std::sync::LazyLock;
 
-use crosstie_model::Fault;
+use crosstie_model::definition::DefinitionName;
+use crosstie_model::names::MAX_NAME_BYTES;
+use crosstie_model::{Fault, UnitName};
+use serde_json::{Map, Value};
 
 use crate::tree::{escape, unescape};
 
@@ -120,7 +123,24 @@ fn range(schema: &Value) -> String {
     }
 }
 
+/// The patterns of names, which say more in words.
+static NAMES: LazyLock<[(Value, String); 2]> = LazyLock::new(|| {
+    let pattern = |schema: schemars::Schema| schema.get("pattern").cloned().unwrap_or_default();
+    let word = format!("a name: at most {MAX_NAME_BYTES} letters, digits, `.`, `_` and `-`");
+    let definition = format!(
+        "the name of a definition: at most {MAX_NAME_BYTES} visible ASCII characters except quotes and `\\`"
+    );
+    [
+        (pattern(schemars::schema_for!(UnitName)), word),
+        (pattern(schemars::schema_for!(DefinitionName)), definition),
+    ]
+});
+
 fn describe_text(schema: &Value) -> String {
+    let named = NAMES.iter().find(|(pattern, _)| Some(pattern) == schema.get("pattern"));
+    if let Some((_, words)) = named {
+        return words.clone();
+    }
     let length = |key: &str| schema.get(key).and_then(Value::as_u64);
     let mut text = match (length("minLength"), length("maxLength")) {
         (Some(least), Some(most)) => format!("a text of {least} to {most} characters"),
@@ -145,6 +165,18 @@ fn describe_object(root: &Value, schema: &Value) -> String {
         Some(values @ Value::Object(_)) => format!("a table of names, each {}", describe(root, values)),
         _ => "a table".to_owned(),
     }
+}
+
+/// The properties of a schema, in the order of their declaration.
+pub fn properties<'a>(root: &'a Value, schema: &'a Value) -> impl Iterator<Item = (&'a str, &'a Value)> {
+    let properties = resolve(root, schema).get("properties").and_then(Value::as_object);
+    properties.into_iter().flatten().map(|(key, schema)| (key.as_str(), schema))
+}
+
+/// The documentation of a schema, as written in the source; empty without one.
+#[must_use]
+pub fn description(schema: &Value) -> &str {
+    schema.get("description").and_then(Value::as_str).unwrap_or_default()
 }
 
 /// A JSON value as people write it: texts without quotes.

@@ -151,8 +151,14 @@ mod config {
         write(at, "server.toml", "one");
         repository.commit_all("ada", "One").unwrap();
         write(at, "server.toml", "two");
+        let accepted = repository.accepted().unwrap();
         git(at, &["commit", "-q", "-a", "-m", "By hand"]);
+        assert!(repository.is_dirty().unwrap(), "nobody checked it yet");
+        assert_eq!(repository.accepted().unwrap(), accepted);
+        let by_hand = repository.commit_all("ada", "Accept").unwrap();
+        assert_eq!(repository.accepted().unwrap(), by_hand);
         assert!(!repository.is_dirty().unwrap());
+        assert_eq!(repository.commit_all("ada", "Accept").unwrap(), None);
         assert_eq!(repository.log(1).unwrap()[0].author, "Person");
         git(at, &["gc", "-q"]);
         git(at, &["switch", "-q", "-c", "trial"]);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crosstie_model::definition::shapes;
 use crosstie_model::{Definition, DefinitionId, DefinitionKind, Fault};
+use ipnet::IpNet;
 use serde_json::Value;
 
 pub use render::{render, render_entry};
@@ -174,6 +175,7 @@ pub fn check(id: DefinitionId, body: Value) -> Result<Definition, Vec<Fault>> {
     let Some((_, _, root)) = root else { return Definition::from_value(id, body) };
     let mut known = body;
     let mut faults = shape::take_unknown_keys(root, &mut known);
+    faults.extend(take_wrong_networks(&mut known));
     match Definition::from_value(id, known.clone()) {
         Ok(definition) if faults.is_empty() => Ok(definition),
         Ok(_) => Err(faults),
@@ -182,6 +184,24 @@ pub fn check(id: DefinitionId, body: Value) -> Result<Definition, Vec<Fault>> {
             Err(faults)
         }
     }
+}
+
+/// Takes out a list of networks with a wrong one in it; a fault for each. To the schema they are texts, and
+/// the typed form would tell of the first alone, and not where it is.
+fn take_wrong_networks(body: &mut Value) -> Vec<Fault> {
+    let networks = body.get("allow_from").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let texts = networks.iter().enumerate().filter_map(|(index, network)| Some((index, network.as_str()?)));
+    let wrong = texts.filter(|(_, text)| text.parse::<IpNet>().is_err());
+    let faults: Vec<_> = wrong
+        .map(|(index, _)| Fault {
+            pointer: format!("/allow_from/{index}"),
+            detail: "must be a network, such as 10.0.0.0/8 or 192.0.2.7/32".to_owned(),
+        })
+        .collect();
+    if let (false, Some(members)) = (faults.is_empty(), body.as_object_mut()) {
+        members.shift_remove("allow_from");
+    }
+    faults
 }
 
 #[cfg(test)]
@@ -262,6 +282,15 @@ channel:
         let found = faults(text).join("\n");
         assert!(!found.contains("hunter2") && !found.contains("0042"), "{found}");
         assert!(found.contains("a.yaml:13"), "{found}");
+    }
+
+    #[test]
+    fn every_wrong_network_is_found() {
+        let text = "channel:\n  a:\n    type: http\n    path: /x\n    allow_from:\n      - 10.0.0.0/8\n      \
+                    - 10.0.0.0/33\n      - here\n    sevice: s\n";
+        let found = faults(text);
+        assert_eq!(found.len(), 4, "{found:#?}");
+        assert!(found[1].starts_with("a.yaml:7: channel/a/allow_from/1: must be a network"), "{found:#?}");
     }
 
     #[test]

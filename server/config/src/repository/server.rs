@@ -1,4 +1,7 @@
 //! `config`: `server.toml` and its siblings, with the history of every accepted change.
+//!
+//! People may commit by hand, so the newest commit is not always the accepted one:
+//! `refs/crosstie/accepted` is.
 
 use std::path::Path;
 
@@ -18,6 +21,9 @@ const EXCLUDE: &str =
     "/.git-damaged-*/\n/.git-new-*/\n/cluster/\n*~\n.*.sw?\n.#*\n#*#\n*.tmp\n*.orig\n4913\n";
 
 static LAYOUT: Layout = Layout { durability: Durability::Synced, exclude: EXCLUDE };
+
+/// The state that was last checked and put in force.
+const ACCEPTED: &str = "refs/crosstie/accepted";
 
 /// The repository of a server's own configuration.
 pub struct ConfigRepository {
@@ -62,6 +68,27 @@ impl ConfigRepository {
         Ok(self.head_id()?.map(CommitId))
     }
 
+    /// The commit that was last accepted; not the newest one while a commit made by hand waits to be checked
+    /// or was refused.
+    ///
+    /// # Errors
+    /// The repository cannot be read.
+    pub fn accepted(&self) -> Result<Option<CommitId>> {
+        Ok(self.store.target(ACCEPTED)?.map(CommitId))
+    }
+
+    fn accepted_tree(&self) -> Result<Oid> {
+        match self.store.target(ACCEPTED)? {
+            Some(accepted) => Ok(self.store.tree_of(accepted)?.id()),
+            None => self.store.empty_tree(),
+        }
+    }
+
+    fn accept(&self, commit: Oid) -> Result<()> {
+        let present = self.store.target(ACCEPTED)?;
+        if present == Some(commit) { Ok(()) } else { self.store.move_reference(ACCEPTED, present, commit) }
+    }
+
     fn head_id(&self) -> Result<Option<Oid>> {
         self.store.target("HEAD")
     }
@@ -79,7 +106,8 @@ impl ConfigRepository {
         work_tree(&self.store)
     }
 
-    /// Commits `files` as the next state; `None` when that is the state already.
+    /// Commits `files` as the next accepted state. Files that somebody committed by hand are accepted with
+    /// that commit. `None` when they are the accepted state already.
     ///
     /// # Errors
     /// The repository cannot be written, or somebody moved its branch at the same moment.
@@ -87,14 +115,19 @@ impl ConfigRepository {
         let _turn = self.store.turn();
         let head = self.head_id()?;
         let tree = self.tree_from(files)?;
-        if head.is_some() && tree == self.head_tree()? {
-            return Ok(None);
+        if let Some(head) = head
+            && tree == self.head_tree()?
+        {
+            let is_news = tree != self.accepted_tree()?;
+            self.accept(head)?;
+            return Ok(is_news.then_some(CommitId(head)));
         }
         let id = self.write_commit(tree, head, author, message)?;
         self.store.begin_checkout(Extent::Index(id))?;
         self.move_head(head, id)?;
         self.store.sync_index(tree);
         self.store.end_checkout()?;
+        self.accept(id)?;
         Ok(Some(CommitId(id)))
     }
 
@@ -106,20 +139,20 @@ impl ConfigRepository {
         self.commit(&self.work_tree()?, author, message)
     }
 
-    /// Whether files differ from the newest commit.
+    /// Whether files differ from the accepted state, committed by hand or not.
     ///
     /// # Errors
     /// As [`ConfigRepository::work_tree`].
     pub fn is_dirty(&self) -> Result<bool> {
-        Ok(self.tree_from(&self.work_tree()?)? != self.head_tree()?)
+        Ok(self.tree_from(&self.work_tree()?)? != self.accepted_tree()?)
     }
 
-    /// What the files differ in from the newest commit, as a patch.
+    /// What the files differ in from the accepted state, as a patch.
     ///
     /// # Errors
     /// As [`ConfigRepository::work_tree`].
     pub fn uncommitted(&self) -> Result<String> {
-        self.store.diff(Some(self.head_tree()?), self.tree_from(&self.work_tree()?)?)
+        self.store.diff(Some(self.accepted_tree()?), self.tree_from(&self.work_tree()?)?)
     }
 
     /// The newest `limit` commits, newest first.
@@ -168,6 +201,7 @@ impl ConfigRepository {
         self.store.begin_checkout(Extent::Restore(id))?;
         self.move_head(head, id)?;
         check_out(&self.store, id)?;
+        self.accept(id)?;
         Ok(Restored { commit: CommitId(id), set_aside })
     }
 

@@ -5,7 +5,7 @@ use crosstie_model::settings::ServerSettings;
 use serde_json::Value;
 
 use super::schema_value;
-use crate::shape;
+use crate::shape::{description, properties};
 
 /// Longest line of a comment, in characters.
 const WIDTH: usize = 100;
@@ -30,7 +30,7 @@ pub fn template(settings: &ServerSettings) -> String {
         text.push_str(&format!("[{section}]\n"));
         for (key, setting) in properties(root, schema) {
             let value = values.get(section).and_then(|values| values.get(key)).unwrap_or(&Value::Null);
-            let default = default_of(root, section, key, setting);
+            let default = default_of(section, key);
             text.push('\n');
             comment(&mut text, description(setting));
             text.push_str(&line(key, value, default.as_ref()));
@@ -48,27 +48,17 @@ fn line(key: &str, value: &Value, default: Option<&Value>) -> String {
     }
 }
 
-/// The default of a setting: its own, or that of its section; `None` where it must be given.
-pub(crate) fn default_of(root: &Value, section: &str, key: &str, setting: &Value) -> Option<Value> {
+/// The default of the setting `key` in `section`: its own, or that of its section; `None` where it must be given.
+#[must_use]
+pub fn default_of(section: &str, key: &str) -> Option<Value> {
+    let root = schema_value();
+    let schema = root.pointer(&format!("/properties/{section}"))?;
+    let setting = properties(root, schema).find(|(name, _)| *name == key).map(|(_, setting)| setting)?;
     let own = setting.get("default");
     let of_section = root
         .pointer(&format!("/properties/{section}/default/{key}"))
         .or_else(|| root.pointer(&format!("/properties/{section}/default"))?.get(key));
     own.or(of_section).cloned()
-}
-
-/// The properties of a schema, in the order of their declaration.
-pub(crate) fn properties<'a>(
-    root: &'a Value,
-    schema: &'a Value,
-) -> impl Iterator<Item = (&'a str, &'a Value)> {
-    let properties = shape::resolve(root, schema).get("properties").and_then(Value::as_object);
-    properties.into_iter().flatten().map(|(key, schema)| (key.as_str(), schema))
-}
-
-/// The documentation of a schema, as written in the source.
-pub(crate) fn description(schema: &Value) -> &str {
-    schema.get("description").and_then(Value::as_str).unwrap_or_default()
 }
 
 /// `text` as comment lines, wrapped.
@@ -89,8 +79,9 @@ fn comment(out: &mut String, text: &str) {
     }
 }
 
-/// A JSON value as TOML writes it on one line.
-pub(crate) fn toml_value(value: &Value) -> String {
+/// A JSON value as TOML writes it on one line; nothing for null.
+#[must_use]
+pub fn toml_value(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::Array(items) => {
