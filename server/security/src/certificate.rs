@@ -4,7 +4,7 @@
 //! touches no established connection: those keep the keys they negotiated. A new file that is broken,
 //! expired or does not fit its key changes nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -111,21 +111,21 @@ impl ReloadingCertificate {
         self.current.load().expires
     }
 
-    fn read(chain: &PathBuf, key: &PathBuf) -> Result<Loaded, CertificateError> {
+    fn read(chain: &Path, key: &Path) -> Result<Loaded, CertificateError> {
         let content = read_public(chain)?;
-        let broken = |detail: String| CertificateError::Chain { path: chain.clone(), detail };
+        let broken = |detail: String| CertificateError::Chain { path: chain.to_owned(), detail };
         let certificates = CertificateDer::pem_slice_iter(&content)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| broken(error.to_string()))?;
         let leaf = certificates.first().ok_or_else(|| broken("there is none in it".to_owned()))?;
         let expires = expiry_of(leaf).map_err(|error| broken(error.to_string()))?;
         if expires <= OffsetDateTime::now_utc() {
-            return Err(CertificateError::Expired { path: chain.clone(), expired: expires });
+            return Err(CertificateError::Expired { path: chain.to_owned(), expired: expires });
         }
         let private = PrivateKeyDer::from_pem_slice(read_private(key)?.expose())
-            .map_err(|_| CertificateError::Key { path: key.clone() })?;
+            .map_err(|_| CertificateError::Key { path: key.to_owned() })?;
         let pair = CertifiedKey::from_der(certificates, private, &provider())
-            .map_err(|source| CertificateError::Pair { path: chain.clone(), source })?;
+            .map_err(|source| CertificateError::Pair { path: chain.to_owned(), source })?;
         Ok(Loaded { key: Arc::new(pair), expires })
     }
 }

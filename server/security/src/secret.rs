@@ -79,7 +79,7 @@ impl SecretResolver {
             SecretSource::Environment(name) => {
                 (from_environment(name)?, format!("the environment variable {name}"))
             }
-            SecretSource::File(path) => (self.from_file(path)?, format!("the file {path}")),
+            SecretSource::File(path) => (self.read_file(path)?, format!("the file {path}")),
             SecretSource::Plain(_) => return Err(SecretError::NotAReference),
         };
         match value.expose().len() {
@@ -98,7 +98,7 @@ impl SecretResolver {
         self.resolve(&SecretRef::Text(reference.to_owned()), &Snapshot::default())
     }
 
-    fn from_file(&self, path: &str) -> Result<SecretValue, SecretError> {
+    fn read_file(&self, path: &str) -> Result<SecretValue, SecretError> {
         let (content, _) = read_bounded(&self.directory.join(Path::new(path)))?;
         Ok(SecretValue::new(content.expose().trim_ascii()))
     }

@@ -1,5 +1,11 @@
 //! TLS as listeners and internal clients use it: handshakes between the configurations this crate makes,
 //! over memory, with certificates of a real authority.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "functions that only tests call report a failure by panicking, as the tests do"
+)]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -222,6 +228,20 @@ fn broken_files_leave_the_old_certificate_in_use() {
     assert!(matches!(server.certificate.reload(), Err(CertificateError::File(_))));
 
     assert_eq!(handshake(server.client(None), config, "localhost").unwrap().certificate_seen(), old);
+}
+
+#[test]
+fn an_expired_certificate_is_not_used() {
+    let server = Server::new();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.not_after = OffsetDateTime::now_utc() - Duration::hours(1);
+    std::fs::write(server.path("server.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    write_private(&server.path("server.key"), key.serialize_pem().as_bytes()).unwrap();
+    assert!(matches!(server.certificate.reload(), Err(CertificateError::Expired { .. })));
+    let fresh = ReloadingCertificate::load(server.path("server.pem"), server.path("server.key"));
+    assert!(matches!(fresh, Err(CertificateError::Expired { .. })));
+    assert!(server.certificate.expires() > OffsetDateTime::now_utc());
 }
 
 #[test]

@@ -1,4 +1,10 @@
 //! Several processes write one log, as the workers of a server do. Each is this test binary run again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "functions that only tests call report a failure by panicking, as the tests do"
+)]
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -98,8 +104,11 @@ fn child_that_cannot_write() {
     tracing::error!(target: "crosstie", "important");
 }
 
+/// Reads who wrote a line and which of its lines it is.
+type Reader = fn(&str) -> (String, usize);
+
 /// What was seen of one log, by process: the numbers in the order they came.
-fn numbers(lines: &[String], of: impl Fn(&str) -> (String, usize)) -> BTreeMap<String, Vec<usize>> {
+fn numbers(lines: &[String], of: Reader) -> BTreeMap<String, Vec<usize>> {
     let mut seen: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for line in lines {
         let (process, number) = of(line);
@@ -157,8 +166,8 @@ fn processes_that_append_and_rotate_lose_no_line_and_a_follower_sees_each_once()
     assert!(rotated(SERVER_LOG) >= 5 && rotated(ACCESS_LOG) >= 5, "they were to be rotated often");
 
     let everything: Vec<usize> = (0..RECORDS).collect();
-    let readers: [fn(&str) -> (String, usize); 2] = [log_number, access_number];
-    for (index, (name, number)) in [SERVER_LOG, ACCESS_LOG].into_iter().zip(readers).enumerate() {
+    let readers: [(&str, Reader); 2] = [(SERVER_LOG, log_number), (ACCESS_LOG, access_number)];
+    for (index, (name, number)) in readers.into_iter().enumerate() {
         let mut written = numbers(&follow(name, Start::Beginning).poll().unwrap(), number);
         let mut followed = numbers(&seen[index], number);
         for all in [&mut written, &mut followed] {

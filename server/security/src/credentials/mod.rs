@@ -114,10 +114,6 @@ impl Authenticators {
     ///
     /// # Errors
     /// 401 with a challenge; 503 when the definition does not exist or cannot be enforced here.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the model's failure type; a refusal is rare and ends the request"
-    )]
     pub fn authenticate(
         &self,
         name: &DefinitionName,
@@ -149,10 +145,6 @@ impl Authenticator {
     ///
     /// # Errors
     /// 401 with a challenge; 503 when the definition cannot be enforced here.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the model's failure type; a refusal is rare and ends the request"
-    )]
     pub fn authenticate(
         &self,
         headers: &HeaderMap,

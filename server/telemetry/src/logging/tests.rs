@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crosstie_model::settings::BodyFormat;
+use serde_json::Value;
 
 use super::*;
 use crate::files::rotated_files;
@@ -53,8 +54,6 @@ fn an_event_becomes_a_record_with_its_spans_fields() {
     let fields = serde_json::json!({"channel": "c2", "attempt": 2, "slow": true, "share": 0.5});
     assert_eq!(Value::Object(record.fields.clone()), fields);
 }
-
-use serde_json::Value;
 
 #[test]
 fn secrets_are_masked_by_name_and_by_look() {
@@ -160,4 +159,20 @@ fn no_warning_is_lost_in_a_storm_and_what_is_dropped_is_counted() {
     assert_eq!(u64::try_from(count("chatter")).unwrap() + dropped, 80_000);
     let reported: u64 = records.iter().filter_map(|record| record.fields.get("count")?.as_u64()).sum();
     assert_eq!(reported, dropped);
+}
+
+/// A service may fork: the child has the queue but no writer thread.
+#[test]
+fn a_forked_child_writes_for_itself_at_once() {
+    let (_directory, records) = logged(LogSettings::default(), |guard| {
+        tracing::info!(target: "crosstie", "from the parent");
+        assert!(guard.flush());
+        let path = &guard.shared.path;
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut record = LogRecord::parse(text.trim_end()).unwrap();
+        record.pid += 1;
+        guard.shared.submit(record);
+        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 2);
+    });
+    assert_eq!(records.len(), 2);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crosstie_model::ports::CounterCells;
 
-use super::families::{BUCKETS, DURATION, RECEIVED, REQUESTS, SENT, key};
+use super::families::{BUCKETS, DURATION_BUCKET, DURATION_SUM, RECEIVED, REQUESTS, SENT, key};
 
 /// Status codes with a label of their own; the others are counted by class, so that a service that makes up
 /// codes makes no series.
@@ -102,11 +102,10 @@ impl ChannelMetrics {
         let cells = &*self.0;
         let index = BUCKETS.iter().position(|(bound, _)| micros <= *bound).unwrap_or(BUCKETS.len() - 1);
         if let (Some(slot), Some((_, le))) = (cells.buckets.get(index), BUCKETS.get(index)) {
-            slot.add(count, || cells.find("crosstie_request_duration_seconds_bucket", Some(("le", le))));
+            slot.add(count, || cells.find(DURATION_BUCKET, Some(("le", le))));
         }
         let sum = if count == 0 { 0 } else { micros };
-        cells.sum.add(sum, || cells.find("crosstie_request_duration_seconds_sum", None));
-        debug_assert_eq!(DURATION.name, "crosstie_request_duration_seconds");
+        cells.sum.add(sum, || cells.find(DURATION_SUM, None));
     }
 
     fn count_bytes(&self, received: u64, sent: u64) {

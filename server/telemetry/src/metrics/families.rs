@@ -61,6 +61,8 @@ pub(super) const DURATION: Family = Family {
     kind: MetricKind::Histogram,
     help: "Time from a request's head to its response's end, by channel and service.",
 };
+pub(super) const DURATION_BUCKET: &str = "crosstie_request_duration_seconds_bucket";
+pub(super) const DURATION_SUM: &str = "crosstie_request_duration_seconds_sum";
 
 /// Counters that others add to through [`super::Metrics::counter`].
 pub mod counters {

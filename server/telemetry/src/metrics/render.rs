@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::families::{BUCKETS, DURATION, FAMILIES, MetricKind, key};
+use super::families::{BUCKETS, DURATION, DURATION_BUCKET, DURATION_SUM, FAMILIES, MetricKind, key};
 use super::process::{self, ObservedProcess};
 
 /// A family of figures that go up and down, read when somebody asks.
@@ -34,21 +34,18 @@ impl Gauge {
     }
 }
 
-/// One bucket, sum or count of a histogram is a sample of the histogram's family.
-const SUFFIXES: &[&str] = &["_bucket", "_sum"];
-
 pub(super) fn render(cells: Vec<(String, u64)>, gauges: &[Gauge], processes: &[ObservedProcess]) -> String {
     // By family, and within it by labels: two renderings of the same figures are equal.
     let mut families: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
     for (key, value) in cells {
         let name = key.split('{').next().unwrap_or_default();
-        let family =
-            SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).filter(|f| *f == DURATION.name);
+        let of_histogram = name == DURATION_BUCKET || name == DURATION_SUM;
+        let family = if of_histogram { DURATION.name } else { name };
         // What the table reserved for channels without room is no news until it is used.
         if value == 0 && key.contains("channel=\"_other\"") {
             continue;
         }
-        families.entry(family.unwrap_or(name).to_owned()).or_default().insert(key, value);
+        families.entry(family.to_owned()).or_default().insert(key, value);
     }
     let mut out = String::with_capacity(16 * 1024);
     for (name, samples) in &families {
@@ -97,7 +94,7 @@ fn histogram(name: &str, samples: &BTreeMap<String, u64>, out: &mut String) {
     let mut series: BTreeMap<&str, (Vec<u64>, u64)> = BTreeMap::new();
     for (key, value) in samples {
         let Some(labels) = key.split_once('{').and_then(|(_, rest)| rest.strip_suffix('}')) else { continue };
-        if key.starts_with(&format!("{name}_sum")) {
+        if key.starts_with(DURATION_SUM) {
             series.entry(labels).or_insert_with(empty).1 = *value;
         } else if let Some((labels, le)) = labels.rsplit_once(",le=\"") {
             let le = le.trim_end_matches('"');

@@ -15,8 +15,7 @@ use super::{AttributeValue, SpanKind, SpanRecord, SpanStatus};
 
 /// Longest text attribute, in bytes: the usual limit of collectors.
 const MAX_TEXT: usize = 4096;
-/// The sampled flag of W3C Trace Context, and that it is known whether the parent was remote
-/// (`SpanFlags`).
+/// The sampled flag of W3C Trace Context, the lowest byte of a span's flags.
 const SAMPLED: u32 = 1;
 
 /// Who sends the spans (OpenTelemetry semantic conventions, "Resource").

@@ -132,7 +132,7 @@ pub struct TraceOptions {
     pub endpoint: Endpoint,
     /// The server's name (`service.instance.id`).
     pub server: String,
-    /// This process: `worker 1` (`process.name` beside the pid).
+    /// This process: `worker 1` (`process.title`, beside `process.pid`).
     pub process: String,
 }
 
