@@ -18,7 +18,7 @@ pub const USER_DIRECTORY: &str = "config/user";
 /// Most files that are read.
 const MAX_FILES: usize = 1_000;
 
-/// Reads every `*.toml` of `config/user` in a server's directory: an object with one member per file, named
+/// Reads every `*.toml` of `directory`, the [`USER_DIRECTORY`] of a server's directory: an object with one member per file, named
 /// after it without `.toml`. Without the directory the object is empty. Hidden files, directories and files
 /// of other types are passed over.
 ///
@@ -27,7 +27,7 @@ const MAX_FILES: usize = 1_000;
 pub fn load(directory: &Path) -> Result<Value, Vec<LocatedFault>> {
     let mut files = Map::new();
     let mut faults = Vec::new();
-    for (name, path) in list(&directory.join(USER_DIRECTORY)).map_err(|fault| vec![fault])? {
+    for (name, path) in list(directory).map_err(|fault| vec![fault])? {
         match read(&path).map_err(|fault| vec![fault]).and_then(|text| parse(&text, &path)) {
             Ok(value) => drop(files.insert(name, value)),
             Err(more) => faults.extend(more),
@@ -78,15 +78,15 @@ mod tests {
     #[test]
     fn each_file_is_a_member() {
         let server = tempfile::tempdir().unwrap();
-        assert_eq!(load(server.path()).unwrap(), json!({}));
         let user = server.path().join(USER_DIRECTORY);
+        assert_eq!(load(&user).unwrap(), json!({}));
         fs::create_dir_all(user.join("sub.toml")).unwrap();
         fs::write(user.join("crm.toml"), "[api]\nlimit = 5\nsince = 2024-01-01T00:00:00Z\n").unwrap();
         fs::write(user.join("mail.toml"), "from = \"a@b\"\n").unwrap();
         fs::write(user.join(".hidden.toml"), "x = ").unwrap();
         fs::write(user.join("notes.txt"), "x = ").unwrap();
         assert_eq!(
-            load(server.path()).unwrap(),
+            load(&user).unwrap(),
             json!({"crm": {"api": {"limit": 5, "since": "2024-01-01T00:00:00Z"}}, "mail": {"from": "a@b"}})
         );
     }
@@ -98,7 +98,7 @@ mod tests {
         fs::create_dir_all(&user).unwrap();
         fs::write(user.join("a.toml"), "x = 1\nx = 2\n").unwrap();
         fs::write(user.join("b.toml"), b"\xff").unwrap();
-        let faults = load(server.path()).unwrap_err();
+        let faults = load(&user).unwrap_err();
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert_eq!(faults[0].line, 2);
     }

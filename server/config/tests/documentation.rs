@@ -34,7 +34,10 @@ fn settings_in_the_guide_are_valid() {
             let server = tempfile::tempdir().unwrap();
             fs::create_dir_all(server.path().join("config/user")).unwrap();
             fs::write(server.path().join("config/user/partner.toml"), text).unwrap();
-            assert_eq!(user::load(server.path()).unwrap()["partner"]["api"]["page_size"], 100);
+            assert_eq!(
+                user::load(&server.path().join(user::USER_DIRECTORY)).unwrap()["partner"]["api"]["page_size"],
+                100
+            );
         } else {
             settings::parse(&text, Path::new(GUIDE)).unwrap_or_else(|faults| panic!("{faults:#?}"));
         }
