@@ -149,11 +149,11 @@ fn random_bytes<const N: usize>() -> [u8; N] {
     })
 }
 
+/// Writes `bytes` into `out`, which has two places for each, as lower-case hexadecimal digits.
 fn hex_text<'a>(bytes: &[u8], out: &'a mut [u8]) -> &'a str {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) };
     for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
     }
     std::str::from_utf8(out).unwrap_or_default()
 }
