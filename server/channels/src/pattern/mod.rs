@@ -229,7 +229,7 @@ impl PathPattern {
         for segment in &self.segments {
             template.push('/');
             match segment {
-                Segment::Static(text) => template.push_str(text),
+                Segment::Static(text) => template.push_str(&encode(text)),
                 Segment::Param { name, .. } => {
                     template.push('{');
                     template.push_str(name);
@@ -245,13 +245,18 @@ impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for segment in &self.segments {
             match segment {
-                Segment::Static(text) => write!(f, "/{text}")?,
+                Segment::Static(text) => write!(f, "/{}", encode(text))?,
                 Segment::Param { name, kind: ParamType::Str } => write!(f, "/{{{name}}}")?,
                 Segment::Param { name, kind } => write!(f, "/{{{name}:{}}}", kind.as_str())?,
             }
         }
         Ok(())
     }
+}
+
+/// Fixed text as it may stand in a path: what would end the path or begin an encoding is encoded.
+fn encode(text: &str) -> String {
+    text.replace('%', "%25").replace('?', "%3F").replace('#', "%23")
 }
 
 fn parse_segment(part: &str, last: bool) -> Result<Segment, PatternError> {
@@ -343,6 +348,15 @@ mod tests {
             for value in bad {
                 assert!(!kind.accepts(value), "{kind:?} {value:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_pattern_with_encoded_text_is_a_pattern_again_when_written() {
+        for text in ["/%%44444W", "/what%3Fnow", "/a%23b", "/100%25"] {
+            let pattern = PathPattern::parse(text).unwrap();
+            let again = PathPattern::parse(&pattern.to_string()).unwrap();
+            assert_eq!(again.shape(), pattern.shape(), "{text}");
         }
     }
 }

@@ -1,0 +1,37 @@
+//! Request bodies: every decoder, with every media type. The first byte chooses.
+
+#![no_main]
+
+use bytes::Bytes;
+use crosstie_channels::body::decode::{Expectation, decode};
+use crosstie_channels::body::media::Media;
+use crosstie_channels::body::{pairs, xml};
+use crosstie_channels::jsonrpc;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((choice, body)) = data.split_first() else { return };
+    let media = match choice % 7 {
+        0 => Media::Json,
+        1 => Media::Xml,
+        2 => Media::Form,
+        3 => Media::Multipart("x".into()),
+        4 => Media::Absent,
+        5 => Media::Octets,
+        _ => {
+            let _ = jsonrpc::parse(body, 50);
+            return;
+        }
+    };
+    let expected = Expectation { format: None, input: None };
+    let _ = decode(Bytes::copy_from_slice(body), &media, expected);
+    let _ = pairs::parse(body);
+    if media == Media::Xml
+        && let Ok(text) = std::str::from_utf8(body)
+        && let Ok(value) = xml::to_json(text)
+    {
+        // What came from XML can be written as XML, and that is read again.
+        let written = xml::from_json(&value);
+        assert!(xml::to_json(&written).is_ok(), "{written}");
+    }
+});
