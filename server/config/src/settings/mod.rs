@@ -1,7 +1,7 @@
 //! `server.toml`: read, checked as a whole, and only then made into [`ServerSettings`].
 //!
 //! Four checks follow each other and all their faults are reported together: TOML syntax, unknown keys, the
-//! JSON Schema derived from the settings' types, and what a schema cannot say ([`rules`]). Reading a file
+//! JSON Schema derived from the settings' types, and what a schema cannot say (`rules`). Reading a file
 //! costs a millisecond and happens at start, on SIGHUP and when the file changed.
 
 mod restart;
