@@ -25,6 +25,7 @@ use time::OffsetDateTime;
 use crate::batch::{Batch, Importance, Taken, spawn_writer};
 use crate::files::{LineFile, Rotation};
 use crate::masking::MASK;
+use crate::metrics::Counter;
 use crate::record::TIME_FORMAT;
 
 /// Requests whose lines may wait: about half a second of the most one worker can serve.
@@ -143,6 +144,11 @@ impl AccessLog {
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.shared.queue.dropped()
+    }
+
+    /// Counts them in `counter` as well, made of [`crate::metrics::counters::LOG_DROPPED`].
+    pub fn count_drops_in(&self, counter: Counter) {
+        self.0.shared.queue.count_drops_in(counter);
     }
 
     /// Waits, at most `patience`, until everything recorded by now is written; says whether it is.

@@ -6,12 +6,14 @@
 //! their thread waits.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+
+use crate::metrics::Counter;
+use crate::tally::Tally;
 
 /// Starts a writer thread in which every signal is blocked except those of faults: a supervisor that waits for
 /// SIGTERM in its main thread must not find it delivered to another one.
@@ -55,7 +57,7 @@ pub(crate) struct Batch<T> {
     filled: Condvar,
     /// Producers of items that must be kept, and callers of `flush`, wait here for the writer.
     written: Condvar,
-    dropped: AtomicU64,
+    dropped: Tally,
     capacity: usize,
     /// How long the writer lets items gather after the first.
     linger: Duration,
@@ -77,7 +79,7 @@ impl<T> Batch<T> {
             state: Mutex::new(State { items: Vec::new(), queued: 0, done: 0, closed: false, hurry: false }),
             filled: Condvar::new(),
             written: Condvar::new(),
-            dropped: AtomicU64::new(0),
+            dropped: Tally::default(),
             capacity,
             linger,
         }
@@ -92,7 +94,7 @@ impl<T> Batch<T> {
         }
         let full = importance == Importance::Droppable && state.items.len() >= self.capacity;
         if full || state.closed {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.add(1);
             return false;
         }
         state.items.push(item);
@@ -152,7 +154,12 @@ impl<T> Batch<T> {
 
     /// How many items found no room.
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.dropped.get()
+    }
+
+    /// Counts them in `cell` as well.
+    pub(crate) fn count_drops_in(&self, cell: Counter) {
+        self.dropped.share(cell);
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {

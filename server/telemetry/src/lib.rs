@@ -12,6 +12,7 @@ pub mod logging;
 mod masking;
 pub mod metrics;
 pub mod record;
+mod tally;
 pub mod traces;
 
 pub use access::{AccessLog, AccessRecord};

@@ -4,7 +4,7 @@
 //! three SHA-256 of short texts, well under a microsecond, and one `Arc` clone for the principal. Comparison
 //! takes the same time whichever user name or key is wrong.
 //!
-//! A security type is one file beside this one plus one line in [`compile`].
+//! A security type is one file beside this one plus one line in `compile`.
 
 mod api_key;
 mod basic;

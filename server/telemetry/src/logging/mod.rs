@@ -26,6 +26,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use crate::batch::{Batch, Importance};
 use crate::files::LineFile;
+use crate::metrics::Counter;
 use crate::record::LogRecord;
 use capture::LogLayer;
 use writer::Writer;
@@ -141,6 +142,11 @@ impl LogGuard {
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.shared.queue.dropped()
+    }
+
+    /// Counts them in `counter` as well, made of [`crate::metrics::counters::LOG_DROPPED`].
+    pub fn count_drops_in(&self, counter: Counter) {
+        self.shared.queue.count_drops_in(counter);
     }
 
     /// Waits, at most 5 s, until everything logged by now is written; says whether it is.

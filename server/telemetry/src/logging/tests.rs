@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::files::rotated_files;
+use crate::metrics::test_cells::TestCells;
+use crate::metrics::{Metrics, counters};
 
 fn target(directory: &Path, settings: LogSettings) -> LogTarget {
     LogTarget {
@@ -137,7 +139,8 @@ fn endless_texts_are_cut() {
 #[test]
 fn no_warning_is_lost_in_a_storm_and_what_is_dropped_is_counted() {
     let mut dropped = 0;
-    let (_directory, records) = logged(LogSettings::default(), |guard| {
+    let metrics = Metrics::new(Arc::new(TestCells::new(1000)));
+    let (directory, records) = logged(LogSettings::default(), |guard| {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 let dispatch = tracing::dispatcher::get_default(Clone::clone);
@@ -152,6 +155,8 @@ fn no_warning_is_lost_in_a_storm_and_what_is_dropped_is_counted() {
             }
         });
         assert!(guard.flush());
+        // What was dropped before there was a cell is counted there, too.
+        guard.count_drops_in(metrics.counter(&counters::LOG_DROPPED, &[("log", "server")]));
         dropped = guard.dropped();
     });
     let count = |message: &str| records.iter().filter(|record| record.message == message).count();
@@ -159,6 +164,9 @@ fn no_warning_is_lost_in_a_storm_and_what_is_dropped_is_counted() {
     assert_eq!(u64::try_from(count("chatter")).unwrap() + dropped, 80_000);
     let reported: u64 = records.iter().filter_map(|record| record.fields.get("count")?.as_u64()).sum();
     assert_eq!(reported, dropped);
+    drop(directory);
+    let counted = format!("crosstie_log_records_dropped_total{{log=\"server\"}} {dropped}\n");
+    assert!(metrics.render(&[], &[]).contains(&counted));
 }
 
 /// A service may fork: the child has the queue but no writer thread.

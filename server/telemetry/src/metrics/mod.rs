@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crosstie_model::ports::CounterCells;
 
+use crate::access::AccessLog;
+use crate::logging::LogGuard;
 pub use channel::ChannelMetrics;
 pub use families::{CONTENT_TYPE, Family, MetricKind, counters};
 pub use process::ObservedProcess;
@@ -72,6 +74,12 @@ impl Metrics {
     #[must_use]
     pub fn counter(&self, family: &Family, labels: &[(&str, &str)]) -> Counter {
         Counter(self.cells.cell(&families::key(family.name, labels)))
+    }
+
+    /// Counts here what this process's logs had to drop.
+    pub fn count_log_drops(&self, log: &LogGuard, access: &AccessLog) {
+        log.count_drops_in(self.counter(&counters::LOG_DROPPED, &[("log", "server")]));
+        access.count_drops_in(self.counter(&counters::LOG_DROPPED, &[("log", "access")]));
     }
 
     /// Everything as Prometheus text, version 0.0.4 (send it as [`CONTENT_TYPE`]): the cells, `gauges` that

@@ -7,7 +7,6 @@
 mod encode;
 mod transport;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +17,8 @@ use tokio::task::JoinHandle;
 
 pub use transport::{Endpoint, EndpointError};
 
+use crate::metrics::{Metrics, counters};
+use crate::tally::Tally;
 use encode::Resource;
 use transport::{Collector, SendError, Sent};
 
@@ -151,8 +152,8 @@ struct Shared {
     queue: Mutex<Vec<SpanRecord>>,
     ready: Notify,
     stop: watch::Sender<bool>,
-    dropped: AtomicU64,
-    exported: AtomicU64,
+    dropped: Tally,
+    exported: Tally,
 }
 
 impl Exporter {
@@ -163,8 +164,8 @@ impl Exporter {
             queue: Mutex::new(Vec::new()),
             ready: Notify::new(),
             stop: watch::Sender::new(false),
-            dropped: AtomicU64::new(0),
-            exported: AtomicU64::new(0),
+            dropped: Tally::default(),
+            exported: Tally::default(),
         });
         let resource = Resource::new(&options.server, &options.process);
         let collector = Collector::new(options.endpoint);
@@ -181,7 +182,7 @@ impl Exporter {
         let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.len() >= CAPACITY || *shared.stop.borrow() {
             drop(queue);
-            shared.dropped.fetch_add(1, Ordering::Relaxed);
+            shared.dropped.add(1);
             return;
         }
         queue.push(span);
@@ -195,13 +196,20 @@ impl Exporter {
     /// Spans that could not be sent.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0.shared.dropped.load(Ordering::Relaxed)
+        self.0.shared.dropped.get()
     }
 
     /// Spans the collector took.
     #[must_use]
     pub fn exported(&self) -> u64 {
-        self.0.shared.exported.load(Ordering::Relaxed)
+        self.0.shared.exported.get()
+    }
+
+    /// Counts both in `metrics` as well, where they outlive this process.
+    pub fn count_in(&self, metrics: &Metrics) {
+        let shared = &self.0.shared;
+        shared.exported.share(metrics.counter(&counters::SPANS_EXPORTED, &[]));
+        shared.dropped.share(metrics.counter(&counters::SPANS_DROPPED, &[]));
     }
 
     /// Sends what is queued, for at most `patience`, and ends. Spans recorded later are dropped.
@@ -254,7 +262,7 @@ impl Shared {
     }
 
     fn drop_spans(&self, count: usize) {
-        self.dropped.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.dropped.add(u64::try_from(count).unwrap_or(u64::MAX));
     }
 }
 
@@ -268,7 +276,7 @@ async fn send_all(shared: Arc<Shared>, resource: Resource, mut collector: Collec
             Ok(sent) => {
                 let rejected = usize::try_from(sent.rejected).unwrap_or(count).min(count);
                 let taken = u64::try_from(count - rejected).unwrap_or(0);
-                shared.exported.fetch_add(taken, Ordering::Relaxed);
+                shared.exported.add(taken);
                 shared.drop_spans(rejected);
                 if rejected > 0 {
                     tracing::warn!(rejected, reason = sent.message, "the trace collector rejected spans");

@@ -1,7 +1,7 @@
 //! The exporter against a small collector on loopback that decodes what it receives.
 
 use std::convert::Infallible;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::metrics::test_cells::TestCells;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -228,10 +229,15 @@ async fn a_busy_collector_is_asked_again_and_a_refusal_is_final() {
 async fn spans_a_collector_rejects_are_counted() {
     let collector = TestCollector::start(vec![Answer { rejected: 1, ..OK }], None).await;
     let exporter = collector.exporter(None);
+    let metrics = Metrics::new(Arc::new(TestCells::new(1000)));
+    exporter.count_in(&metrics);
     exporter.span(span(1));
     exporter.span(span(2));
     exporter.shut_down(PATIENCE).await;
     assert_eq!((exporter.exported(), exporter.dropped()), (1, 1));
+    let text = metrics.render(&[], &[]);
+    assert!(text.contains("crosstie_trace_spans_exported_total 1\n"), "{text}");
+    assert!(text.contains("crosstie_trace_spans_dropped_total 1\n"), "{text}");
 }
 
 #[tokio::test]
