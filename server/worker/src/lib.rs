@@ -1,1 +1,24 @@
-//! crosstie-worker
+//! The processes of a server: puts the other crates together.
+//!
+//! [`run_server`] is the supervisor's side: settings in, a plan for the supervisor out. [`run_worker`] is a
+//! worker process: traffic on the main thread, everything slow on the control thread, and in one worker of
+//! each server the singleton's duties. Nothing here is called by another crate but the command.
+
+mod accepted;
+mod control;
+mod follow;
+mod host;
+mod last_good;
+mod live;
+mod observe;
+mod outbox;
+mod pickup;
+mod ports;
+mod server;
+mod singleton;
+mod status;
+mod watch;
+mod worker;
+
+pub use server::run_server;
+pub use worker::run_worker;

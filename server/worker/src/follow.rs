@@ -1,0 +1,323 @@
+//! Follows the ODB's revision: reads each new snapshot, loads its code, builds its routes, swaps.
+//!
+//! Runs on the control thread of every worker. Events say that there is something new; a comparison every two
+//! seconds finds what no event told. While the ODB is away the worker serves what it has, or at start the
+//! last good snapshot from disk, and says that it is degraded.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use async_trait::async_trait;
+use crosstie_channels::ports::{Ports, RouteInputs};
+use crosstie_channels::routes::Routes;
+use crosstie_model::event::{ApplyReport, FailedUnit};
+use crosstie_model::limits::REVISION_POLL;
+use crosstie_model::ports::LoadError;
+use crosstie_model::settings::ServerSettings;
+use crosstie_model::snapshot::{ActiveUnit, Snapshot};
+use crosstie_model::unit::Artifact;
+use crosstie_model::{Event, Revision, UnitName};
+use crosstie_odb::Odb;
+use crosstie_process::shm::WorkerSlot;
+use crosstie_security::{Authenticators, SecretResolver};
+use tokio::sync::{Notify, oneshot};
+
+use crate::last_good::LastGood;
+use crate::live::{ArtifactSource, CurrentLive, Live, Loader};
+use crate::outbox::Outbox;
+
+/// Where the worker stands, for whoever asks: readiness, status, the singleton.
+#[derive(Default)]
+pub(crate) struct Standing {
+    revision: AtomicU64,
+    started: std::sync::atomic::AtomicBool,
+    degraded: ArcSwapOption<String>,
+    failed: ArcSwap<Vec<FailedUnit>>,
+    wake: Notify,
+    announce: std::sync::atomic::AtomicBool,
+}
+
+impl Standing {
+    /// The revision that is served.
+    pub(crate) fn revision(&self) -> Revision {
+        Revision(self.revision.load(Ordering::Acquire))
+    }
+
+    /// Whether a snapshot is served at all.
+    pub(crate) fn is_started(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+
+    /// Why the worker does not follow the ODB; `None` while it does.
+    pub(crate) fn degraded(&self) -> Option<String> {
+        self.degraded.load().as_deref().cloned()
+    }
+
+    /// Deployments of the served snapshot that could not be loaded here.
+    pub(crate) fn failed_units(&self) -> Arc<Vec<FailedUnit>> {
+        self.failed.load_full()
+    }
+
+    /// Looks at the ODB now. With `announce` the worker also reports when there is nothing new.
+    pub(crate) fn look(&self, announce: bool) {
+        if announce {
+            self.announce.store(true, Ordering::Release);
+        }
+        self.wake.notify_one();
+    }
+}
+
+/// What a follower is made of.
+pub(crate) struct Follower {
+    /// Slot and seat of this worker.
+    pub(crate) own: &'static WorkerSlot,
+    /// The slot's index.
+    pub(crate) slot: u16,
+    /// The truth.
+    pub(crate) odb: Odb,
+    /// The truth as last seen.
+    pub(crate) last_good: LastGood,
+    /// Loads code.
+    pub(crate) loader: Loader,
+    /// What services see.
+    pub(crate) current: Arc<CurrentLive>,
+    /// What requests see.
+    pub(crate) routes: Arc<ArcSwap<Routes>>,
+    /// Opens secrets.
+    pub(crate) resolver: SecretResolver,
+    /// What routes are wired to.
+    pub(crate) ports: Ports,
+    /// The settings in force.
+    pub(crate) settings: Arc<ServerSettings>,
+    /// Where reports go.
+    pub(crate) outbox: Outbox,
+    /// Where the worker stands.
+    pub(crate) standing: Arc<Standing>,
+    /// A revision that could not be served; not tried again until there is another.
+    pub(crate) refused: Option<Revision>,
+    /// The revision last kept on disk by this worker.
+    pub(crate) kept: Option<Revision>,
+}
+
+/// Whether a snapshot with faults is served without the faulty parts or not at all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Faults {
+    /// At start there is nothing older that could go on serving.
+    LeaveOut,
+    /// The previous snapshot goes on serving.
+    Refuse,
+}
+
+impl Follower {
+    /// Serves a first snapshot, says so through `serving`, and follows until cancelled.
+    pub(crate) async fn run(mut self, serving: oneshot::Sender<()>) {
+        self.start().await;
+        // The receiver is gone only while the worker stops.
+        let _ = serving.send(());
+        let standing = Arc::clone(&self.standing);
+        let mut compare = tokio::time::interval(REVISION_POLL);
+        compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = standing.wake.notified() => {}
+                _ = compare.tick() => {}
+            }
+            self.follow().await;
+        }
+    }
+
+    async fn start(&mut self) {
+        let snapshot = match self.odb.snapshot().await {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                self.degrade(&error.to_string());
+                let last_good = self.last_good.clone();
+                match tokio::task::spawn_blocking(move || last_good.load()).await {
+                    Ok(Ok(Some(snapshot))) => snapshot,
+                    Ok(Ok(None)) => Snapshot::default(),
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "the last good snapshot cannot be used");
+                        Snapshot::default()
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "reading the last good snapshot failed");
+                        Snapshot::default()
+                    }
+                }
+            }
+        };
+        self.serve(snapshot, Faults::LeaveOut).await;
+    }
+
+    async fn follow(&mut self) {
+        let announce = self.standing.announce.swap(false, Ordering::AcqRel);
+        let newest = match self.odb.revision().await {
+            Ok(revision) => revision,
+            Err(error) => return self.degrade(&error.to_string()),
+        };
+        let served = self.standing.revision();
+        if newest != served && self.refused != Some(newest) {
+            match self.odb.snapshot().await {
+                Ok(snapshot) => self.serve(snapshot, Faults::Refuse).await,
+                Err(error) => return self.degrade(&error.to_string()),
+            }
+        } else if announce {
+            self.report(served, None);
+        }
+        if self.standing.degraded.swap(None).is_some() {
+            tracing::info!("the ODB is back");
+        }
+        self.keep().await;
+    }
+
+    fn degrade(&self, reason: &str) {
+        if self.standing.degraded.swap(Some(Arc::new(reason.to_owned()))).is_none() {
+            tracing::warn!(reason, "the ODB is away; the last good snapshot goes on serving");
+        }
+    }
+
+    async fn serve(&mut self, snapshot: Snapshot, faults: Faults) {
+        let revision = snapshot.revision;
+        let (live, failed) = {
+            let source = Store { odb: &self.odb, last_good: &self.last_good };
+            self.loader.load(snapshot, &source).await
+        };
+        match self.build_routes(&live, faults) {
+            Ok(routes) => {
+                self.current.replace(Arc::new(live));
+                self.routes.store(Arc::new(routes));
+                self.refused = None;
+                self.standing.failed.store(Arc::new(failed));
+                self.standing.revision.store(revision.0, Ordering::Release);
+                self.standing.started.store(true, Ordering::Release);
+                tracing::info!(revision = revision.0, "serving");
+                self.report(revision, None);
+            }
+            Err(reason) => {
+                tracing::error!(
+                    revision = revision.0,
+                    reason,
+                    "the snapshot was not built; the previous one goes on"
+                );
+                self.refused = Some(revision);
+                self.report(revision, Some(reason));
+            }
+        }
+    }
+
+    fn build_routes(&self, live: &Live, faults: Faults) -> Result<Routes, String> {
+        let authenticators = match faults {
+            Faults::Refuse => Authenticators::build(&live.snapshot, &self.resolver).map_err(join)?,
+            Faults::LeaveOut => {
+                let (authenticators, faults) =
+                    Authenticators::build_available(&live.snapshot, &self.resolver);
+                for fault in faults {
+                    tracing::error!(%fault, "a security definition has no credentials here");
+                }
+                authenticators
+            }
+        };
+        let inputs = route_inputs(live, &authenticators, &self.settings, self.ports.clone());
+        match faults {
+            Faults::Refuse => Routes::build(&inputs).map_err(join),
+            Faults::LeaveOut => {
+                let (routes, faults) = Routes::build_without_faulty(&inputs);
+                for fault in faults {
+                    tracing::error!(%fault, "a channel does not open");
+                }
+                Ok(routes)
+            }
+        }
+    }
+
+    fn report(&self, revision: Revision, error: Option<String>) {
+        self.outbox.event(Event::Applied(ApplyReport {
+            worker: self.slot,
+            revision,
+            serving: error.is_none(),
+            error,
+            failed_units: self.standing.failed_units().as_ref().clone(),
+        }));
+    }
+
+    /// The singleton keeps what it serves on disk, once per revision.
+    async fn keep(&mut self) {
+        let snapshot = Arc::clone(&self.current.get().snapshot);
+        if !self.own.is_singleton() || self.kept == Some(snapshot.revision) {
+            return;
+        }
+        let source = Store { odb: &self.odb, last_good: &self.last_good };
+        let mut artifacts = Vec::new();
+        for (name, active) in &snapshot.units {
+            if self.last_good.has_artifact(&active.digest) {
+                continue;
+            }
+            match source.fetch(name, active).await {
+                Ok(artifact) => artifacts.push(artifact),
+                Err(error) => {
+                    return tracing::error!(unit = %name, reason = error.message,
+                        "the last good snapshot was not kept: a deployment's code is missing");
+                }
+            }
+        }
+        let revision = snapshot.revision;
+        let last_good = self.last_good.clone();
+        let saved = tokio::task::spawn_blocking(move || last_good.save(&snapshot, &artifacts)).await;
+        match saved {
+            Ok(Ok(())) => self.kept = Some(revision),
+            Ok(Err(error)) => tracing::error!(%error, "the last good snapshot could not be kept"),
+            Err(error) => tracing::error!(%error, "keeping the last good snapshot failed"),
+        }
+    }
+}
+
+fn join<T: ToString>(faults: Vec<T>) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Code from the disk's copy when it is there and undamaged, else from the ODB.
+struct Store<'a> {
+    odb: &'a Odb,
+    last_good: &'a LastGood,
+}
+
+#[async_trait]
+impl ArtifactSource for Store<'_> {
+    async fn fetch(&self, unit: &UnitName, active: &ActiveUnit) -> Result<Artifact, LoadError> {
+        if let Some(artifact) = self.last_good.artifact(unit, active) {
+            return Ok(artifact);
+        }
+        let refuse = |message: String| LoadError { message, detail: String::new() };
+        match self.odb.artifact(unit, &active.digest).await {
+            Ok(Some(artifact)) => Ok(artifact),
+            Ok(None) => Err(refuse(format!("the ODB has no code for {} of {unit}", active.digest.short()))),
+            Err(error) => Err(refuse(error.to_string())),
+        }
+    }
+}
+
+/// What routes of `live` are built of.
+fn route_inputs<'a>(
+    live: &'a Live,
+    authenticators: &'a Authenticators,
+    settings: &'a ServerSettings,
+    ports: Ports,
+) -> RouteInputs<'a> {
+    RouteInputs {
+        snapshot: Arc::clone(&live.snapshot),
+        services: live,
+        authenticators,
+        http: &settings.http,
+        metrics_path: &settings.telemetry.metrics_path,
+        require_security: settings.security.require_security,
+        ports,
+    }
+}
+
+/// Routes to the server's own pages alone: what is served before the first snapshot.
+pub(crate) fn no_routes(resolver: &SecretResolver, settings: &ServerSettings, ports: Ports) -> Routes {
+    let live = Live::default();
+    let (none, _) = Authenticators::build_available(&live.snapshot, resolver);
+    Routes::build_without_faulty(&route_inputs(&live, &none, settings, ports)).0
+}

@@ -1,0 +1,98 @@
+//! This worker process as the management operations see it.
+
+use std::os::unix::process::parent_id;
+use std::sync::Arc;
+
+use crosstie_api::host::{Host, Quarantined, ServerProcesses, WorkerPhase, WorkerProcess};
+use crosstie_model::ports::ServiceDirectory;
+use crosstie_model::settings::ServerSettings;
+use crosstie_model::{Event, ServiceName};
+use crosstie_process::shm::{Segment, Verdict, WorkerState, WorkerView};
+use crosstie_telemetry::metrics::Metrics;
+
+use crate::follow::Standing;
+use crate::live::CurrentLive;
+use crate::observe::render;
+use crate::outbox::Outbox;
+
+/// See the module.
+pub(crate) struct WorkerHost {
+    /// The server's shared memory.
+    pub(crate) segment: Arc<Segment>,
+    /// To the supervisor.
+    pub(crate) outbox: Outbox,
+    /// What is loaded here.
+    pub(crate) current: Arc<CurrentLive>,
+    /// Where the worker stands.
+    pub(crate) standing: Arc<Standing>,
+    /// The settings in force.
+    pub(crate) settings: Arc<ServerSettings>,
+    /// The server's metrics.
+    pub(crate) metrics: Metrics,
+}
+
+impl Host for WorkerHost {
+    fn publish(&self, event: Event) {
+        self.outbox.event(event);
+    }
+
+    fn processes(&self) -> ServerProcesses {
+        ServerProcesses {
+            supervisor: parent_id(),
+            workers: self.segment.workers().into_iter().map(process).collect(),
+        }
+    }
+
+    fn quarantined(&self) -> Vec<Quarantined> {
+        self.segment.quarantined().into_iter().map(quarantined).collect()
+    }
+
+    fn release(&self, service: &ServiceName) -> bool {
+        self.segment.release(service.as_str())
+    }
+
+    fn services(&self) -> Arc<dyn ServiceDirectory> {
+        self.current.get()
+    }
+
+    fn settings(&self) -> Arc<ServerSettings> {
+        Arc::clone(&self.settings)
+    }
+
+    fn degraded(&self) -> Option<String> {
+        self.standing.degraded()
+    }
+
+    fn metrics(&self) -> String {
+        let revision = self.standing.revision().0;
+        render(&self.metrics, &self.segment, self.standing.degraded().is_some(), revision)
+    }
+}
+
+fn process(view: WorkerView) -> WorkerProcess {
+    WorkerProcess {
+        index: view.index,
+        pid: view.pid,
+        state: match view.state {
+            WorkerState::Vacant => WorkerPhase::Dead,
+            WorkerState::Starting => WorkerPhase::Starting,
+            WorkerState::Ready => WorkerPhase::Ready,
+            WorkerState::Draining => WorkerPhase::Draining,
+        },
+        singleton: view.singleton,
+        // Nobody is, until servers compete for the lease.
+        leader: false,
+        connections: u64::from(view.connections),
+        in_flight: u64::from(view.in_flight),
+        requests: view.requests,
+        restarts: u64::from(view.restarts),
+    }
+}
+
+fn quarantined(verdict: Verdict) -> Quarantined {
+    Quarantined {
+        name: verdict.subject.name().to_owned(),
+        reason: format!("{} ({} strikes)", verdict.cause.as_str(), verdict.strikes),
+        since: verdict.since.unwrap_or_default(),
+    }
+}

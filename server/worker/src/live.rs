@@ -1,0 +1,160 @@
+//! What one worker serves: a snapshot with its code loaded, built off the hot path and swapped whole.
+//!
+//! Owned by the worker's control thread. A request reads the current [`Live`] once; an old one lives until
+//! its last request ends, and with it the code only it uses.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use crosstie_model::definition::{DefinitionBody, DefinitionKind};
+use crosstie_model::event::FailedUnit;
+use crosstie_model::ports::{LoadError, LoadedService, LoadedUnit, Runtime, ServiceDirectory};
+use crosstie_model::snapshot::{ActiveUnit, Snapshot};
+use crosstie_model::unit::{Artifact, LIBRARY_UNIT};
+use crosstie_model::{Digest, ServiceName, UnitName};
+use serde_json::Value;
+
+/// One snapshot, loaded.
+#[derive(Default)]
+pub(crate) struct Live {
+    /// The definitions and deployments.
+    pub snapshot: Arc<Snapshot>,
+    services: HashMap<ServiceName, Arc<dyn LoadedService>>,
+    dictionaries: HashMap<String, Arc<Value>>,
+}
+
+impl ServiceDirectory for Live {
+    fn find(&self, name: &str) -> Option<Arc<dyn LoadedService>> {
+        self.services.get(name).cloned()
+    }
+
+    fn dictionary(&self, name: &str) -> Option<Arc<Value>> {
+        self.dictionaries.get(name).cloned()
+    }
+}
+
+/// The current [`Live`], for code that is loaded once and looks services up call by call.
+#[derive(Default)]
+pub(crate) struct CurrentLive(ArcSwap<Live>);
+
+impl CurrentLive {
+    /// The one that serves now.
+    pub(crate) fn get(&self) -> Arc<Live> {
+        self.0.load_full()
+    }
+
+    /// Serves `live` from now on.
+    pub(crate) fn replace(&self, live: Arc<Live>) {
+        self.0.store(live);
+    }
+}
+
+impl ServiceDirectory for CurrentLive {
+    fn find(&self, name: &str) -> Option<Arc<dyn LoadedService>> {
+        self.0.load().find(name)
+    }
+
+    fn dictionary(&self, name: &str) -> Option<Arc<Value>> {
+        self.0.load().dictionary(name)
+    }
+}
+
+/// Where the loader finds an artifact's bytes.
+#[async_trait]
+pub(crate) trait ArtifactSource: Send + Sync {
+    /// The artifact of `unit`'s active deployment.
+    async fn fetch(&self, unit: &UnitName, active: &ActiveUnit) -> Result<Artifact, LoadError>;
+}
+
+/// Loads what a snapshot needs and keeps what the previous one had loaded.
+pub(crate) struct Loader {
+    runtimes: Vec<Arc<dyn Runtime>>,
+    loaded: HashMap<UnitName, Arc<LoadedUnit>>,
+}
+
+impl Loader {
+    /// A loader for code of these runtimes' kinds.
+    pub(crate) fn new(runtimes: Vec<Arc<dyn Runtime>>) -> Self {
+        Self { runtimes, loaded: HashMap::new() }
+    }
+
+    /// Loads what is new in `snapshot` and says which deployments could not be loaded. A unit that fails
+    /// keeps its version that runs; the services of a new unit that fails answer that they are not
+    /// available.
+    pub(crate) async fn load(
+        &mut self,
+        snapshot: Snapshot,
+        source: &dyn ArtifactSource,
+    ) -> (Live, Vec<FailedUnit>) {
+        let library = snapshot.units.get(LIBRARY_UNIT).cloned();
+        let mut failed = Vec::new();
+        for (name, active) in &snapshot.units {
+            let library = library.as_ref().filter(|_| !active.manifest.library_modules.is_empty());
+            if name.as_str() == LIBRARY_UNIT || self.is_loaded(name, active, library) {
+                continue;
+            }
+            match self.load_unit(name, active, library, source).await {
+                Ok(unit) => {
+                    self.loaded.insert(name.clone(), Arc::new(unit));
+                }
+                Err(error) => {
+                    tracing::error!(unit = %name, digest = %active.digest.short(), reason = error.message,
+                        detail = error.detail, "a deployment could not be loaded");
+                    failed.push(FailedUnit {
+                        unit: name.clone(),
+                        digest: active.digest,
+                        message: error.message,
+                    });
+                }
+            }
+        }
+        self.loaded.retain(|name, _| snapshot.units.contains_key(name));
+        (self.assemble(snapshot), failed)
+    }
+
+    fn is_loaded(&self, name: &UnitName, active: &ActiveUnit, library: Option<&ActiveUnit>) -> bool {
+        let library: Option<Digest> = library.map(|unit| unit.digest);
+        self.loaded.get(name).is_some_and(|unit| unit.digest == active.digest && unit.library == library)
+    }
+
+    async fn load_unit(
+        &self,
+        name: &UnitName,
+        active: &ActiveUnit,
+        library: Option<&ActiveUnit>,
+        source: &dyn ArtifactSource,
+    ) -> Result<LoadedUnit, LoadError> {
+        let runtime =
+            self.runtimes.iter().find(|runtime| runtime.kinds().contains(&active.kind)).ok_or_else(|| {
+                LoadError { message: format!("no runtime loads {}", active.kind), detail: String::new() }
+            })?;
+        let artifact = source.fetch(name, active).await?;
+        let library = match (library, UnitName::new(LIBRARY_UNIT)) {
+            (Some(library), Ok(name)) => Some(source.fetch(&name, library).await?),
+            _ => None,
+        };
+        runtime.load(&artifact, &active.manifest, library.as_ref()).await
+    }
+
+    fn assemble(&self, snapshot: Snapshot) -> Live {
+        let services = self
+            .loaded
+            .values()
+            .flat_map(|unit| &unit.services)
+            .map(|service| (service.description().name.clone(), Arc::clone(service)))
+            .collect();
+        let dictionaries = snapshot
+            .definitions
+            .iter()
+            .filter_map(|(id, body)| match body {
+                DefinitionBody::Dictionary(table) if id.kind == DefinitionKind::Dictionary => {
+                    Some((id.name.to_string(), Arc::new(Value::Object(table.entries.clone()))))
+                }
+                _ => None,
+            })
+            .collect();
+        Live { snapshot: Arc::new(snapshot), services, dictionaries }
+    }
+}

@@ -1,0 +1,177 @@
+//! What becomes of each finished request: its line in the access log, its counts, its span.
+//!
+//! Handles are made when routes are built; a request then costs a few atomic additions and two moves into
+//! queues. Formatting, disk and network are other threads' work.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crosstie_channels::ports::{EntranceObserver, ObservedEntrance, RequestObserver, RequestRecord};
+use crosstie_model::ServiceName;
+use crosstie_model::settings::ServerSettings;
+use crosstie_process::shm::Segment;
+use crosstie_security::tls;
+use crosstie_telemetry::metrics::{Gauge, ObservedProcess};
+use crosstie_telemetry::traces::{AttributeValue, Endpoint, Sampler, SpanKind, SpanStatus, TraceOptions};
+use crosstie_telemetry::{AccessLog, AccessRecord, ChannelMetrics, Exporter, Metrics, SpanRecord};
+use tokio::runtime::Handle;
+
+/// Access log, metrics and traces of one worker.
+pub(crate) struct Telemetry {
+    access: AccessLog,
+    metrics: Metrics,
+    traces: Option<Traces>,
+}
+
+/// Spans of requests: which, and where to.
+#[derive(Clone)]
+struct Traces {
+    exporter: Exporter,
+    sampler: Sampler,
+}
+
+impl Telemetry {
+    /// Opens the access log and, if an endpoint is configured, the exporter, which sends on `runtime`.
+    ///
+    /// # Errors
+    /// The access log cannot be written, or the endpoint of the traces is no address.
+    pub(crate) fn start(
+        directory: &Path,
+        settings: &ServerSettings,
+        worker: u16,
+        metrics: Metrics,
+        runtime: &Handle,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let access = AccessLog::open(&directory.join("logs"), &settings.log)?;
+        let traces = match &settings.telemetry.otlp_endpoint {
+            None => None,
+            Some(address) => {
+                let roots = tls::system_roots().ok();
+                let client = roots.map(|roots| tls::client_config(roots, None, &[])).transpose()?;
+                let options = TraceOptions {
+                    endpoint: Endpoint::new(address, client)?,
+                    server: settings.server.name.to_string(),
+                    process: format!("worker {}", u32::from(worker) + 1),
+                };
+                let sampler = Sampler::new(settings.telemetry.otlp_sample);
+                Some(Traces { exporter: Exporter::start(options, runtime), sampler })
+            }
+        };
+        Ok(Self { access, metrics, traces })
+    }
+}
+
+impl RequestObserver for Telemetry {
+    fn prepare(&self, entrance: &ObservedEntrance<'_>) -> Arc<dyn EntranceObserver> {
+        let service = entrance.service.map_or("_none", ServiceName::as_str);
+        Arc::new(Entrance {
+            channel: Arc::from(entrance.channel),
+            service: entrance.service.cloned(),
+            kind: entrance.kind,
+            counts: self.metrics.channel(entrance.channel, service),
+            access: self.access.clone(),
+            traces: self.traces.clone(),
+        })
+    }
+}
+
+/// The handles of one entrance.
+struct Entrance {
+    channel: Arc<str>,
+    service: Option<ServiceName>,
+    kind: &'static str,
+    counts: ChannelMetrics,
+    access: AccessLog,
+    traces: Option<Traces>,
+}
+
+impl Entrance {
+    fn span(&self, traces: &Traces, record: &RequestRecord<'_>, start: SystemTime) {
+        let mut trace = *record.trace;
+        trace.sampled = traces.sampler.samples(&trace);
+        if !trace.sampled {
+            return;
+        }
+        let status = match record.failure {
+            Some((kind, _)) if record.status >= 500 => SpanStatus::Error(kind.default_text().to_owned()),
+            _ => SpanStatus::Unset,
+        };
+        let mut attributes = vec![
+            ("http.request.method", AttributeValue::Text(record.method.to_string())),
+            ("http.response.status_code", AttributeValue::Int(i64::from(record.status))),
+            ("url.path", AttributeValue::Text(record.path.to_owned())),
+            ("crosstie.channel", AttributeValue::Shared(Arc::clone(&self.channel))),
+        ];
+        if let Some(service) = &self.service {
+            attributes.push(("crosstie.service", AttributeValue::Shared(service.to_shared())));
+        }
+        traces.exporter.span(SpanRecord {
+            trace,
+            name: Arc::clone(&self.channel),
+            kind: SpanKind::Server,
+            start,
+            duration: record.elapsed,
+            status,
+            attributes,
+        });
+    }
+}
+
+impl EntranceObserver for Entrance {
+    fn finished(&self, record: &RequestRecord<'_>) {
+        self.counts.request(record.status, record.elapsed, record.bytes_in, record.bytes_out);
+        let time = SystemTime::now().checked_sub(record.elapsed).unwrap_or(SystemTime::UNIX_EPOCH);
+        if let Some(traces) = &self.traces {
+            self.span(traces, record, time);
+        }
+        if !self.access.is_enabled() {
+            return;
+        }
+        self.access.record(AccessRecord {
+            time,
+            cid: record.trace.cid,
+            client: record.client,
+            method: record.method.clone(),
+            path: record.path.to_owned(),
+            query: None,
+            version: record.version,
+            channel: (self.kind != "none").then(|| Arc::clone(&self.channel)),
+            service: self.service.clone(),
+            status: record.status,
+            bytes_in: record.bytes_in,
+            bytes_out: record.bytes_out,
+            micros: u64::try_from(record.elapsed.as_micros()).unwrap_or(u64::MAX),
+            principal: record.principal.cloned(),
+            user_agent: record.user_agent.cloned(),
+            headers: record.headers.to_vec(),
+        });
+    }
+}
+
+/// All metrics of the server as Prometheus text, from any of its workers.
+pub(crate) fn render(metrics: &Metrics, segment: &Segment, degraded: bool, revision: u64) -> String {
+    let count = |number: u64| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
+    let gauges = [
+        Gauge::single("crosstie_connections", "Open client connections.", count(segment.total_connections())),
+        Gauge::single(
+            "crosstie_requests_in_flight",
+            "Requests being worked on.",
+            count(segment.total_in_flight()),
+        ),
+        Gauge::single("crosstie_revision", "The configuration revision served.", count(revision)),
+        Gauge::single("crosstie_degraded", "1 while the ODB is away.", f64::from(u8::from(degraded))),
+        Gauge::single(
+            "crosstie_quarantined_services",
+            "Services and units in quarantine.",
+            count(segment.quarantined().len() as u64),
+        ),
+    ];
+    let mut processes =
+        vec![ObservedProcess { name: "supervisor".into(), pid: std::os::unix::process::parent_id() }];
+    processes.extend(segment.workers().into_iter().map(|worker| ObservedProcess {
+        name: format!("worker {}", u32::from(worker.index) + 1),
+        pid: worker.pid,
+    }));
+    metrics.render(&gauges, &processes)
+}

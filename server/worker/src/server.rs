@@ -1,0 +1,128 @@
+//! A server's supervisor process: settings in, a plan for the supervisor out.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crosstie_config::settings;
+use crosstie_model::settings::ServerSettings;
+use crosstie_odb::{Odb, OdbOptions};
+use crosstie_process::supervisor::{self, ListenerSpec, Plan};
+use crosstie_security::{ClusterKey, SecretResolver};
+use crosstie_telemetry::logging::{self, LogTarget, Terminal};
+
+use crate::accepted;
+
+/// Exit code of a server whose configuration is not valid: `EX_CONFIG` of sysexits.h, which tells systemd that
+/// trying again is pointless.
+const BAD_CONFIGURATION: u8 = 78;
+
+/// Runs the supervisor of the server in `directory` until it is stopped. With `foreground` the log is also
+/// shown on the terminal. Must be called before the process starts a thread.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "configuration errors come before there is a log")]
+pub fn run_server(directory: &Path, foreground: bool) -> ExitCode {
+    let (directory, settings) = match enter(directory) {
+        Ok(entered) => entered,
+        Err(reasons) => {
+            for reason in reasons {
+                eprintln!("crosstie: {reason}");
+            }
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    let target = LogTarget {
+        settings: settings.log.clone(),
+        directory: directory.join("logs"),
+        process: "supervisor".into(),
+        terminal: if foreground { Terminal::Stderr } else { Terminal::Quiet },
+    };
+    // The database is brought up to date by a process that ends, so that the supervisor stays single-threaded.
+    if let Err(reason) = migrate(&directory, &settings) {
+        eprintln!("crosstie: {reason}");
+        return ExitCode::FAILURE;
+    }
+    let _log = match logging::init(target) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("crosstie: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let plan = plan(&directory, &settings);
+    let reload = Box::new(move || reload(&directory));
+    supervisor::run(plan, reload)
+}
+
+/// Reads the settings and makes the server's directory the current one: workers find it that way.
+fn enter(directory: &Path) -> Result<(PathBuf, ServerSettings), Vec<String>> {
+    let one = |error: io::Error| vec![format!("{}: {error}", directory.display())];
+    let directory = directory.canonicalize().map_err(one)?;
+    std::env::set_current_dir(&directory).map_err(one)?;
+    std::fs::create_dir_all(directory.join("work")).map_err(one)?;
+    let settings = settings::load(&directory)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    accepted::save(&directory, &settings).map_err(|error| vec![error.to_string()])?;
+    Ok((directory, settings))
+}
+
+/// Applies the migrations the database lacks. A database that is away is no reason not to start: the server
+/// then serves its last good snapshot. One that is newer than this release is.
+fn migrate(directory: &Path, settings: &ServerSettings) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no reactor: {error}"))?;
+    let key = ClusterKey::load(&directory.join(&settings.security.cluster_key))
+        .map_err(|error| error.to_string())?;
+    let resolver = SecretResolver::new(key.into(), directory.to_owned());
+    let password = settings.odb.password.as_deref().map(|reference| resolver.resolve_setting(reference));
+    let password = password.transpose().map_err(|error| error.to_string())?;
+    let options = OdbOptions::from_section(&settings.odb, directory, password);
+    let migrated = runtime.block_on(async { Odb::connect(&options)?.migrate().await });
+    match migrated {
+        Ok(()) => Ok(()),
+        Err(error) if error.is_unreachable() => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn reload(directory: &Path) -> Result<Plan, String> {
+    let settings = settings::load(directory)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    accepted::save(directory, &settings).map_err(|error| error.to_string())?;
+    Ok(plan(directory, &settings))
+}
+
+fn plan(directory: &Path, settings: &ServerSettings) -> Plan {
+    let server = &settings.server;
+    let addresses =
+        [("http", server.http), ("https", server.https), ("management", Some(settings.management.address))];
+    let listeners = addresses
+        .into_iter()
+        .filter_map(|(name, address)| Some(ListenerSpec { name, address: address?, backlog: server.backlog }))
+        .collect();
+    Plan {
+        server: server.name.to_string(),
+        directory: directory.to_owned(),
+        listeners,
+        workers: workers(server.workers),
+        drain: Duration::from_secs(server.drain_s),
+        restart_budget: server.restart_budget,
+        worker_arguments: vec![OsString::from("worker")],
+    }
+}
+
+/// As many workers as the setting says, or as there are cores.
+fn workers(setting: u16) -> u16 {
+    match setting {
+        0 => std::thread::available_parallelism()
+            .ok()
+            .and_then(|n| u16::try_from(n.get()).ok())
+            .unwrap_or(1)
+            .min(64),
+        set => set,
+    }
+}

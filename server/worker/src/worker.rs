@@ -1,0 +1,323 @@
+//! A worker process: takes over what it inherits, puts the crates together, serves until it has drained.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crosstie_channels::ports::Ports;
+use crosstie_channels::routes::Routes;
+use crosstie_channels::server::{HttpServer, HttpServerOptions, Transport};
+use crosstie_config::user;
+use crosstie_model::ports::ServiceDirectory;
+use crosstie_model::settings::ServerSettings;
+use crosstie_odb::{Odb, OdbDataStore, OdbOptions};
+use crosstie_process::control::{ControlStream, ToSupervisor};
+use crosstie_process::shm::{Segment, WorkerSlot};
+use crosstie_process::worker::{Inherited, inherit};
+use crosstie_process::{fault, fork_safety};
+use crosstie_runtime::python::{PythonOptions, PythonRuntime};
+use crosstie_security::{ClusterKey, ReloadingCertificate, SecretResolver, tls};
+use crosstie_telemetry::Metrics;
+use crosstie_telemetry::logging::{self, LogTarget, Terminal};
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::accepted;
+use crate::control::Control;
+use crate::follow::{Follower, Standing, no_routes};
+use crate::host::WorkerHost;
+use crate::last_good::LastGood;
+use crate::live::{CurrentLive, Loader};
+use crate::observe::Telemetry;
+use crate::outbox::Outbox;
+use crate::ports::{Share, SharedConcurrency};
+use crate::singleton::Duties;
+use crate::status::Status;
+
+/// Why a worker did not start: one of many reasons, for the log alone.
+type StartError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs this process as a worker of the server whose directory is the current one. Must be called before
+/// the process starts a thread; returns when the worker has drained.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "there is no log yet")]
+pub fn run_worker() -> ExitCode {
+    let inherited = match inherit() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            eprintln!("crosstie: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let started = std::env::current_dir().map_err(StartError::from).and_then(|directory| {
+        let settings = Arc::new(accepted::load(&directory)?);
+        let process = format!("worker {}", u32::from(inherited.index) + 1);
+        let target = LogTarget {
+            settings: settings.log.clone(),
+            directory: directory.join("logs"),
+            process,
+            terminal: Terminal::Quiet,
+        };
+        Ok((directory, settings, logging::init(target)?))
+    });
+    let (directory, settings, _log) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            eprintln!("crosstie: the worker did not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match serve(inherited, directory, settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the worker did not start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until drained.
+fn serve(inherited: Inherited, directory: PathBuf, settings: Arc<ServerSettings>) -> Result<(), StartError> {
+    let Inherited { index, listeners, control, segment, .. } = inherited;
+    fault::install(&segment)?;
+    fork_safety::install(&segment)?;
+    let slot = segment.own_worker().ok_or("the worker has no slot")?;
+    let traffic = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let parts = Parts::assemble(index, slot, segment, directory, settings)?;
+
+    let (mut service, mut management) = (Vec::new(), None);
+    for (name, listener) in listeners {
+        fork_safety::register(&listener);
+        match name.as_str() {
+            "http" => service.push((listener, Transport::Plain)),
+            "https" => {
+                let none = tls::ClientAuthentication::None;
+                let tls = tls::server_config(Arc::clone(&parts.certificate), tls::ALPN_HTTP, &none)?;
+                service.push((listener, Transport::Tls(tls)));
+            }
+            "management" => management = Some(listener),
+            other => tracing::warn!(other, "an inherited listener is of no use here"),
+        }
+    }
+    let http = parts.http.clone();
+    let (serving, first_snapshot) = oneshot::channel();
+    let (listening, accepting) = oneshot::channel();
+    let thread = parts.start_control(control, management, serving, accepting)?;
+    traffic.block_on(async {
+        // Fails only when the control thread ended, which the join below reports.
+        if first_snapshot.await.is_ok() {
+            for (listener, transport) in service {
+                http.listen(listener, transport)?;
+            }
+            let _ = listening.send(());
+        }
+        join(thread).await
+    })
+}
+
+/// Waits for the control thread without holding up the reactor.
+async fn join(thread: JoinHandle<()>) -> Result<(), StartError> {
+    let joined = tokio::task::spawn_blocking(|| thread.join()).await?;
+    joined.map_err(|_| StartError::from("the control thread panicked"))
+}
+
+/// What the worker is made of, before it serves.
+struct Parts {
+    index: u16,
+    slot: &'static WorkerSlot,
+    directory: PathBuf,
+    settings: Arc<ServerSettings>,
+    runtime: Runtime,
+    odb: Odb,
+    cluster_key: Arc<ClusterKey>,
+    certificate: Arc<ReloadingCertificate>,
+    current: Arc<CurrentLive>,
+    standing: Arc<Standing>,
+    routes: Arc<ArcSwap<Routes>>,
+    resolver: SecretResolver,
+    ports: Ports,
+    http: HttpServer,
+    python: PythonRuntime,
+    user_config: Arc<serde_json::Value>,
+    host: Arc<WorkerHost>,
+    outbox: Outbox,
+    queue: tokio::sync::mpsc::UnboundedReceiver<ToSupervisor>,
+}
+
+impl Parts {
+    fn assemble(
+        index: u16,
+        slot: &'static WorkerSlot,
+        segment: Arc<Segment>,
+        directory: PathBuf,
+        settings: Arc<ServerSettings>,
+    ) -> Result<Self, StartError> {
+        // Two threads would only help a service that floods the ODB; one keeps everything in order.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let cluster_key = Arc::new(ClusterKey::load(&directory.join(&settings.security.cluster_key))?);
+        let odb = open_odb(&directory, &settings, &cluster_key)?;
+        let (chain, key) = (&settings.security.certificate, &settings.security.key);
+        let certificate = ReloadingCertificate::load(directory.join(chain), directory.join(key))?;
+        let (outbox, queue) = Outbox::new();
+        let (current, standing) = (Arc::new(CurrentLive::default()), Arc::new(Standing::default()));
+        let metrics = Metrics::new(Arc::clone(&segment) as _);
+        let telemetry = Telemetry::start(&directory, &settings, index, metrics.clone(), runtime.handle())?;
+        let user_config = Arc::new(user_config(&directory));
+        let python = start_python(&directory, &settings, &runtime, &odb, &segment, &outbox, &user_config)?;
+        python.set_directory(Arc::clone(&current) as Arc<dyn ServiceDirectory>);
+        let ports = Ports {
+            rates: Arc::clone(&segment) as _,
+            concurrency: Arc::new(SharedConcurrency::new(Arc::clone(&segment), index)),
+            blame: Arc::clone(&segment) as _,
+            observer: Arc::new(telemetry),
+            status: {
+                let (standing, segment) = (Arc::clone(&standing), Arc::clone(&segment));
+                Arc::new(Status::new(slot, standing, metrics.clone(), segment, &settings))
+            },
+        };
+        let resolver = SecretResolver::new(Arc::clone(&cluster_key), directory.clone());
+        let routes = Arc::new(ArcSwap::from_pointee(no_routes(&resolver, &settings, ports.clone())));
+        let http = HttpServer::new(HttpServerOptions {
+            routes: Arc::clone(&routes),
+            share: Arc::new(Share::new(Arc::clone(&segment), slot)),
+            drain_linger: Duration::from_secs(settings.server.drain_linger_s),
+        });
+        let host = Arc::new(WorkerHost {
+            segment,
+            outbox: outbox.clone(),
+            current: Arc::clone(&current),
+            standing: Arc::clone(&standing),
+            settings: Arc::clone(&settings),
+            metrics,
+        });
+        Ok(Self {
+            index,
+            slot,
+            directory,
+            settings,
+            runtime,
+            odb,
+            cluster_key,
+            certificate,
+            current,
+            standing,
+            routes,
+            resolver,
+            ports,
+            http,
+            python,
+            user_config,
+            host,
+            outbox,
+            queue,
+        })
+    }
+
+    /// Starts the control thread.
+    fn start_control(
+        self,
+        stream: ControlStream,
+        management: Option<std::net::TcpListener>,
+        serving: oneshot::Sender<()>,
+        listening: oneshot::Receiver<()>,
+    ) -> io::Result<JoinHandle<()>> {
+        let (drain, draining) = watch::channel(false);
+        let follower = Follower {
+            own: self.slot,
+            slot: self.index,
+            odb: self.odb.clone(),
+            last_good: LastGood::new(&self.directory.join("work")),
+            loader: Loader::new(vec![Arc::new(self.python)]),
+            current: self.current,
+            routes: self.routes,
+            resolver: self.resolver,
+            ports: self.ports,
+            settings: Arc::clone(&self.settings),
+            outbox: self.outbox.clone(),
+            standing: Arc::clone(&self.standing),
+            refused: None,
+            kept: None,
+        };
+        let duties = Duties {
+            directory: self.directory.clone(),
+            settings: self.settings,
+            user_config: self.user_config,
+            management,
+            odb: self.odb,
+            host: self.host,
+            cluster_key: self.cluster_key,
+            certificate: Arc::clone(&self.certificate),
+            outbox: self.outbox.clone(),
+            standing: self.standing,
+            events: watch::channel(None).0,
+            revised: Arc::new(Notify::new()),
+            draining,
+        };
+        let control = Control {
+            stream,
+            queue: self.queue,
+            outbox: self.outbox,
+            follower,
+            duties,
+            drain,
+            http: self.http,
+            certificate: self.certificate,
+            serving,
+            listening,
+            directory: self.directory,
+        };
+        let runtime = self.runtime;
+        std::thread::Builder::new().name("control".into()).spawn(move || {
+            runtime.block_on(control.run());
+            // Calls to the ODB that services still wait for end with the process.
+            runtime.shutdown_background();
+        })
+    }
+}
+
+fn start_python(
+    directory: &Path,
+    settings: &ServerSettings,
+    runtime: &Runtime,
+    odb: &Odb,
+    segment: &Arc<Segment>,
+    outbox: &Outbox,
+    user_config: &serde_json::Value,
+) -> Result<PythonRuntime, StartError> {
+    let outbox = outbox.clone();
+    let on_exhausted = move || {
+        let reason = "too many handler threads are stuck in services".to_owned();
+        outbox.send(ToSupervisor::Replace { reason });
+    };
+    Ok(PythonRuntime::start(PythonOptions {
+        settings: settings.python.clone(),
+        venv: directory.join(&settings.python.venv),
+        host: runtime.handle().clone(),
+        data: Arc::new(OdbDataStore::new(odb.clone())),
+        blame: Arc::clone(segment) as _,
+        user_config: user_config.clone(),
+        on_exhausted: Box::new(on_exhausted),
+    })?)
+}
+
+fn open_odb(directory: &Path, settings: &ServerSettings, key: &Arc<ClusterKey>) -> Result<Odb, StartError> {
+    let resolver = SecretResolver::new(Arc::clone(key), directory.to_owned());
+    let password =
+        settings.odb.password.as_deref().map(|reference| resolver.resolve_setting(reference)).transpose()?;
+    Ok(Odb::connect(&OdbOptions::from_section(&settings.odb, directory, password))?)
+}
+
+/// `self.config` of services. A fault was refused when it was edited; one that got past that leaves services
+/// without their configuration rather than the server without its workers.
+fn user_config(directory: &Path) -> serde_json::Value {
+    user::load(&directory.join("config/user")).unwrap_or_else(|faults| {
+        for fault in faults {
+            tracing::error!(%fault, "the configuration of services cannot be read");
+        }
+        serde_json::Value::Object(serde_json::Map::new())
+    })
+}
