@@ -2,4 +2,17 @@
 //!
 //! One test binary: linking is what end-to-end tests cost most. Each module is one promise's topic.
 
+mod command;
+mod crashes;
+mod definitions;
+mod documentation;
+mod garbage;
+mod hot_deploy;
 mod layering;
+mod quickstart;
+mod workers;
+
+/// How much a test does: `full` in `make soak`, `short` (about a twentieth) in `make test`.
+pub(crate) fn volume(full: u64, short: u64) -> u64 {
+    if std::env::var_os("CROSSTIE_SOAK").is_some() { full } else { short }
+}

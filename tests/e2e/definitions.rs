@@ -1,0 +1,202 @@
+//! Definitions and configuration: applied whole or not at all, exported, rolled back, and never with a
+//! secret in them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crosstie_test_support::{Environment, wait_until};
+use serde_json::json;
+
+const ECHO: &str = r#"
+from crosstie import Service
+
+class Echo(Service):
+    name = "demo.echo"
+
+    def handle(self):
+        self.response.payload = {"channel": self.channel.name}
+"#;
+
+/// An environment in which the service `demo.echo` is deployed without any channel.
+fn with_echo() -> Environment {
+    let environment = Environment::start().unwrap();
+    let path = environment.root().join("echo.py");
+    fs::write(&path, ECHO).unwrap();
+    environment.run(&["deploy", path.to_str().unwrap()]).unwrap().success().unwrap();
+    environment
+}
+
+fn channel(name: &str, path: &str, more: &str) -> String {
+    format!("  {name}:\n    type: rest\n    path: {path}\n    service: demo.echo\n{more}")
+}
+
+fn apply(environment: &Environment, text: &str) -> crosstie_test_support::Outcome {
+    environment.command(&["apply", "-f", "-"]).unwrap().input(text).run().unwrap()
+}
+
+fn revision(environment: &Environment) -> u64 {
+    environment.component().unwrap()["revision"].as_u64().unwrap()
+}
+
+#[test]
+fn one_error_among_twenty_definitions_applies_nothing_and_every_error_is_listed() {
+    let environment = with_echo();
+    let before = revision(&environment);
+    let directory = tempfile::tempdir().unwrap();
+    let good: String = (0..18).map(|n| channel(&format!("good{n}"), &format!("/good/{n}"), "")).collect();
+    fs::write(directory.path().join("good.yaml"), format!("channel:\n{good}")).unwrap();
+    let bad = "channel:\n".to_owned()
+        + &channel("unsecured", "no-slash", "    colour: red\n")
+        + &channel("unknown", "/unknown", "    security: nobody.defined\n");
+    fs::write(directory.path().join("bad.yaml"), bad).unwrap();
+
+    let refused = environment.run(&["apply", "-f", directory.path().to_str().unwrap()]).unwrap();
+    assert_eq!(refused.code, Some(1), "{}", refused.stdout);
+    for place in ["bad.yaml:3", "bad.yaml:5", "colour"] {
+        assert!(refused.stderr.contains(place), "{place}: {}", refused.stderr);
+    }
+    assert!(refused.stdout.is_empty(), "{}", refused.stdout);
+    assert_eq!(revision(&environment), before);
+    assert_eq!(environment.json(&["get", "channel"]).unwrap(), json!([]));
+    assert_eq!(environment.http().get("/good/0").unwrap().status, 404);
+}
+
+#[test]
+fn a_reference_to_nothing_is_refused_with_its_place() {
+    let environment = with_echo();
+    let text = "channel:\n".to_owned() + &channel("unknown", "/unknown", "    security: nobody.defined\n");
+    let refused = apply(&environment, &text);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("nobody.defined"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_is_exported_is_what_can_be_applied() {
+    let environment = with_echo();
+    let text = "channel:\n".to_owned()
+        + &channel("one", "/one", "    methods: [GET]\n")
+        + &channel("two", "/two/{id:int}", "")
+        + "dictionary:\n  countries:\n    entries: {DE: Germany, 'NO': Norway, \"49\": 1.5}\n";
+    apply(&environment, &text).success().unwrap();
+    assert_eq!(environment.http().get("/one").unwrap().json(), json!({"channel": "one"}), "applied is served");
+    let exported = environment.run(&["export"]).unwrap().success().unwrap().stdout;
+    let again = environment.command(&["apply", "-f", "-", "-o", "json"]).unwrap().input(exported.clone());
+    let answer = again.run().unwrap().success().unwrap().json().unwrap();
+    let actions: Vec<_> = answer["definitions"].as_array().unwrap().iter().map(|d| d["action"].clone()).collect();
+    assert_eq!(actions, ["unchanged"; 3], "{exported}");
+
+    let dry = environment.command(&["apply", "-f", "-", "--dry-run"]).unwrap();
+    let said = dry.input(exported.replace("/one", "/eins")).run().unwrap().success().unwrap().stdout;
+    assert!(said.contains("nothing was applied"), "{said}");
+    assert_eq!(environment.http().get("/one").unwrap().status, 200);
+
+    environment.run(&["delete", "channel", "one"]).unwrap().success().unwrap();
+    assert_eq!(environment.http().get("/one").unwrap().status, 404, "deleted is gone");
+    assert_eq!(environment.run(&["delete", "channel", "one"]).unwrap().code, Some(1));
+    let yaml = environment.run(&["get", "dictionary", "countries"]).unwrap().success().unwrap().stdout;
+    assert!(yaml.contains("Norway"), "{yaml}");
+}
+
+/// Every file below `directory` that holds `text`.
+fn files_with(directory: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if kind.is_file() {
+            let content = fs::read(&path).unwrap();
+            if content.windows(text.len()).any(|window| window == text.as_bytes()) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_secret_works_and_is_nowhere_to_be_read() {
+    let environment = with_echo();
+    let secret = "swordfish-4711-swordfish";
+    let text = format!(
+        "security:\n  clients:\n    type: basic_auth\n    username: me\n    password: {secret}\nchannel:\n{}",
+        channel("locked", "/locked", "    security: clients\n")
+    );
+    apply(&environment, &text).success().unwrap();
+    let unknown = environment.http().get("/locked").unwrap();
+    assert_eq!(unknown.status, 401);
+    assert!(unknown.header("www-authenticate").starts_with("Basic"), "{:?}", unknown.headers);
+    let known = environment.http().basic_auth("me", secret);
+    assert_eq!(known.get("/locked").unwrap().status, 200);
+    assert_eq!(environment.http().basic_auth("me", "wrong").get("/locked").unwrap().status, 401);
+
+    for command in [&["export"][..], &["get", "security", "clients"], &["config", "log", "--definitions"], &["logs"]] {
+        let said = environment.run(command).unwrap().success().unwrap();
+        assert!(!said.stdout.contains(secret), "{command:?}");
+    }
+    wait_until("the definition is written out", || {
+        environment.server().join("config/cluster/security").exists()
+    });
+    assert_eq!(files_with(&environment.root(), secret), Vec::<PathBuf>::new());
+
+    // An export holds a reference, so what was exported keeps the password there is.
+    let exported = environment.run(&["export"]).unwrap().stdout.replace("username: me", "username: you");
+    apply(&environment, &exported).success().unwrap();
+    assert_eq!(environment.http().basic_auth("you", secret).get("/locked").unwrap().status, 200);
+    let left_out = "security:\n  clients:\n    type: basic_auth\n    username: they\n";
+    apply(&environment, left_out).success().unwrap();
+    assert_eq!(environment.http().basic_auth("they", secret).get("/locked").unwrap().status, 200);
+    let nothing_to_keep = "security:\n  others:\n    type: basic_auth\n    username: x\n";
+    assert_eq!(apply(&environment, nothing_to_keep).code, Some(1));
+}
+
+#[test]
+fn definitions_can_be_brought_back() {
+    let environment = with_echo();
+    apply(&environment, &("channel:\n".to_owned() + &channel("it", "/before", ""))).success().unwrap();
+    let log = ["config", "log", "--definitions"];
+    let wanted = revision(&environment);
+    let commit_of = |revision: u64| {
+        let rows = environment.json(&log).unwrap_or_default();
+        let row = rows.as_array()?.iter().find(|row| row["revision"] == revision)?.clone();
+        Some(row["commit"].as_str()?.to_owned())
+    };
+    let commit = crosstie_test_support::wait_for("the commit", || commit_of(wanted));
+    apply(&environment, &("channel:\n".to_owned() + &channel("it", "/after", ""))).success().unwrap();
+    assert_eq!(environment.http().get("/before").unwrap().status, 404);
+    let newest = crosstie_test_support::wait_for("the next commit", || commit_of(wanted + 1));
+    let patch = environment.run(&["config", "diff", "--definitions", &newest]).unwrap().success().unwrap().stdout;
+    assert!(patch.contains("-    path: /before") && patch.contains("+    path: /after"), "{patch}");
+
+    environment.run(&["config", "rollback", "--definitions", &commit]).unwrap().success().unwrap();
+    assert_eq!(environment.http().get("/before").unwrap().status, 200);
+    assert_eq!(environment.http().get("/after").unwrap().status, 404);
+}
+
+#[test]
+fn a_hand_edit_of_the_settings_is_accepted_refused_and_rolled_back() {
+    let environment = Environment::start().unwrap();
+    let log = || environment.json(&["config", "log"]).unwrap_or_default().as_array().cloned().unwrap_or_default();
+    wait_until("the first settings are committed", || !log().is_empty());
+    let first = log()[0]["commit"].as_str().unwrap().to_owned();
+    let original = fs::read_to_string(environment.settings_file()).unwrap();
+
+    environment.set("http.openapi_path", "\"/api-docs\"").unwrap();
+    assert_eq!(environment.wait_for_status("/api-docs", 200).status, 200);
+    wait_until("the edit is committed", || log().len() >= 2);
+    let patch = environment.run(&["config", "diff"]).unwrap().success().unwrap().stdout;
+    assert!(patch.contains("+openapi_path = \"/api-docs\""), "{patch}");
+
+    environment.set("http.max_headers", "\"many\"").unwrap();
+    wait_until("the refusal is in the log", || {
+        let said = environment.run(&["logs", "--level", "warn"]).map(|outcome| outcome.stdout).unwrap_or_default();
+        said.contains("max_headers")
+    });
+    assert_eq!(environment.http().get("/api-docs").unwrap().status, 200, "what runs is untouched");
+
+    environment.run(&["config", "rollback", &first]).unwrap().success().unwrap();
+    assert_eq!(fs::read_to_string(environment.settings_file()).unwrap(), original);
+    assert_eq!(environment.wait_for_status("/openapi", 200).status, 200);
+    assert_eq!(environment.wait_for_status("/api-docs", 404).status, 404);
+}

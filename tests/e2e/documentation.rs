@@ -1,0 +1,207 @@
+//! The commands of the guides and of the examples' READMEs, run in their order on a real environment.
+//!
+//! A block `sh` is run by bash; a block `json` after it is what it must print. A block with `file=NAME` is
+//! written to that file first. Exported variables stay for the blocks that follow. Ports and the path `env`
+//! are those of the reader's environment.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crosstie_test_support::command::binary;
+use crosstie_test_support::{Environment, wait_until};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A fenced block of a page.
+struct Block {
+    language: String,
+    file: Option<String>,
+    text: String,
+}
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The fenced blocks of a page, without the indentation they may have inside a list.
+fn blocks(page: &str) -> Vec<Block> {
+    let text = fs::read_to_string(repository().join(page)).unwrap();
+    let mut found = Vec::new();
+    let mut open: Option<(Block, usize)> = None;
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        match (&mut open, line.trim_start().strip_prefix("```")) {
+            (None, Some(info)) => {
+                let mut words = info.split_whitespace();
+                let language = words.next().unwrap_or_default().to_owned();
+                let file = words.find_map(|word| word.strip_prefix("file=")).map(str::to_owned);
+                open = Some((Block { language, file, text: String::new() }, indent));
+            }
+            (Some(_), Some("")) => found.extend(open.take().map(|(block, _)| block)),
+            (Some((block, indent)), _) => {
+                block.text.push_str(line.get(*indent..).unwrap_or_default());
+                block.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "{page} ends inside a block");
+    found
+}
+
+/// A reader at their terminal, in a directory with `env` and `examples`.
+struct Reader<'a> {
+    environment: &'a Environment,
+    desk: TempDir,
+    exports: String,
+}
+
+impl<'a> Reader<'a> {
+    fn new(environment: &'a Environment) -> Self {
+        let desk = tempfile::tempdir().unwrap();
+        symlink(environment.root(), desk.path().join("env")).unwrap();
+        symlink(repository().join("examples"), desk.path().join("examples")).unwrap();
+        Self { environment, desk, exports: String::new() }
+    }
+
+    /// `text` with this environment's ports.
+    fn fit(&self, text: &str) -> String {
+        let ports = [
+            ("17010", self.environment.address()),
+            ("17060", self.environment.tls_address()),
+            ("17110", self.environment.management_address()),
+        ];
+        ports.iter().fold(text.to_owned(), |text, (port, own)| text.replace(port, &own.port().to_string()))
+    }
+
+    fn shell(&self, text: &str) -> Result<String, String> {
+        let directory = binary().unwrap().parent().unwrap().to_owned();
+        let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap_or_default());
+        let output = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", &format!("{}\n{}", self.exports, self.fit(text))])
+            .current_dir(self.desk.path())
+            .env("PATH", path)
+            .env_remove("CROSSTIE_DIR")
+            .output()
+            .unwrap();
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            return Ok(stdout);
+        }
+        Err(format!("{text}\nfailed: {stdout}{}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    fn follow(&mut self, page: &str) {
+        let blocks = blocks(page);
+        for (index, block) in blocks.iter().enumerate() {
+            if let Some(file) = &block.file {
+                fs::write(self.desk.path().join(file), &block.text).unwrap();
+            }
+            if block.language != "sh" {
+                continue;
+            }
+            match blocks.get(index + 1).filter(|next| next.language == "json") {
+                Some(answer) => self.compare(&block.text, &answer.text),
+                None => drop(self.shell(&block.text).unwrap_or_else(|error| panic!("{page}: {error}"))),
+            }
+            let exports = block.text.lines().filter(|line| line.starts_with("export "));
+            self.exports.extend(exports.map(|line| format!("{line}\n")));
+        }
+    }
+
+    fn compare(&self, commands: &str, answer: &str) {
+        let expected: Value = serde_json::from_str(answer).unwrap();
+        // What only asks may be asked again: a file dropped just before takes a moment to be served.
+        let only_asks = commands.lines().all(|line| line.starts_with("curl ")) && !commands.contains("--json");
+        if only_asks {
+            wait_until(&format!("{commands} answers {expected}"), || {
+                self.shell(commands).is_ok_and(|said| serde_json::from_str(&said).ok() == Some(expected.clone()))
+            });
+            return;
+        }
+        let said = self.shell(commands).unwrap_or_else(|error| panic!("{error}"));
+        let said: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{commands} says {said}"));
+        assert_eq!(said, expected, "{commands}");
+    }
+}
+
+#[test]
+fn the_first_guide_works_as_it_stands() {
+    let environment = Environment::start().unwrap();
+    Reader::new(&environment).follow("docs/getting-started.md");
+    assert_eq!(environment.supervisor(), None, "its last command stops the environment");
+}
+
+#[test]
+fn the_hello_example_works_as_its_readme_says() {
+    let environment = Environment::start().unwrap();
+    Reader::new(&environment).follow("examples/hello/README.md");
+}
+
+#[test]
+fn the_customer_register_works_as_its_readme_says() {
+    let environment = Environment::start().unwrap();
+    Reader::new(&environment).follow("examples/crm/README.md");
+}
+
+#[test]
+fn an_example_can_be_dropped_in_as_the_directory_it_is() {
+    let environment = Environment::start().unwrap();
+    copy(&repository().join("examples/crm"), &environment.pickup().join("crm"));
+    wait_until("the package is deployed", || {
+        let services = environment.json(&["service", "list"]).unwrap_or_default();
+        services.as_array().is_some_and(|services| services.len() == 6)
+    });
+}
+
+#[test]
+fn the_first_service_of_the_readme_works() {
+    let environment = Environment::start().unwrap();
+    let python = blocks("README.md").into_iter().find(|block| block.language == "python").unwrap();
+    environment.drop_file("greet.py", &python.text).unwrap();
+    environment.wait_for_json("/greet/Ada", &json!({"text": "Hello Ada"}));
+}
+
+#[test]
+fn pages_refer_only_to_files_that_exist() {
+    let mut broken = Vec::new();
+    for page in pages(&repository()) {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !page.parent().unwrap().join(target).exists() {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// The Markdown files of the repository's own directories.
+fn pages(root: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = ["README.md", "CHANGELOG.md"].iter().map(|name| root.join(name)).collect();
+    let mut directories = ["docs", "examples", "sdk", "benches"].map(|name| root.join(name)).to_vec();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
