@@ -14,7 +14,7 @@ use crosstie_model::message::HttpRequest;
 use crosstie_model::{Failure, FailureKind, Fault, Origin, TraceContext};
 use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT,
-    ORIGIN, USER_AGENT,
+    HOST, ORIGIN, USER_AGENT,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -147,7 +147,7 @@ fn begin(peer: &Peer, head: &Parts, started: Instant) -> (Exchange, Destination)
 }
 
 fn route(routes: &Routes, head: &Parts) -> Destination {
-    if let Some(failure) = oversized(routes, head) {
+    if let Some(failure) = oversized(routes, head).or_else(|| hostless(head)) {
         return Destination::Nowhere(failure);
     }
     let path = head.uri.path();
@@ -194,6 +194,19 @@ fn oversized(routes: &Routes, head: &Parts) -> Option<Failure> {
     let too_many = head.headers.len() > usize::from(limits.max_headers);
     (too_many || fields.saturating_add(target) > limits.max_header_bytes)
         .then(|| Failure::new(FailureKind::HeaderTooLarge, Origin::Client))
+}
+
+/// RFC 9112, section 3.2: an HTTP/1.1 request has exactly one Host field.
+fn hostless(head: &Parts) -> Option<Failure> {
+    if head.version != Version::HTTP_11 {
+        return None;
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let one = hosts.next().is_some() && hosts.next().is_none();
+    (!one).then(|| {
+        Failure::new(FailureKind::BadRequest, Origin::Client)
+            .with_text("An HTTP/1.1 request has exactly one Host header")
+    })
 }
 
 fn bad_path(error: PathError) -> Failure {
@@ -352,6 +365,16 @@ fn cid_value(trace: &TraceContext) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The future is moved into its connection for every request; what it holds it pays for.
+    #[test]
+    fn a_requests_future_stays_small() {
+        fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(|(peer, request)| handle(peer, request));
+        assert!(bytes <= 3 * 1024, "{bytes} bytes");
+    }
 
     #[test]
     fn the_cid_header_is_the_cid() {

@@ -226,7 +226,7 @@ mod tests {
     fn addresses_count_apart_and_ipv6_by_network() {
         let cells = Counting::default();
         let limits = RateLimits::new(("c", &[rule(1, RateKey::Address)]), None);
-        let mut passes = |text: &str| limits.take(&cells, text.parse().unwrap()).0.is_ok();
+        let passes = |text: &str| limits.take(&cells, text.parse().unwrap()).0.is_ok();
         assert!(passes("192.0.2.1") && passes("192.0.2.2") && !passes("192.0.2.1"));
         assert!(passes("2001:db8::1") && !passes("2001:db8::2") && passes("2001:db8:0:1::1"));
     }

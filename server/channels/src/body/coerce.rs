@@ -138,7 +138,16 @@ impl<'s> Walk<'s> {
 /// The value of an enumeration that reads like `text`.
 fn member_of(text: &str, values: &[Value]) -> Option<Value> {
     let exact = values.iter().find(|value| value.as_str() == Some(text));
-    exact.or_else(|| values.iter().find(|value| value.to_string() == text.trim())).cloned()
+    exact.or_else(|| values.iter().find(|value| reads_like(value, text.trim()))).cloned()
+}
+
+fn reads_like(value: &Value, text: &str) -> bool {
+    match value {
+        Value::Number(number) => number.to_string() == text,
+        Value::Bool(flag) => flag.to_string() == text,
+        Value::Null => text.is_empty(),
+        _ => false,
+    }
 }
 
 fn declared_types(schema: &Value) -> Vec<&str> {

@@ -71,7 +71,14 @@ async fn converse(
     };
     let (protocol, prefix) = match negotiated {
         Some(protocol) => (protocol, Bytes::new()),
-        None => timed(limits.header_timeout, tell_protocol(&mut stream)).await?,
+        None => {
+            let mut told = pin!(tell_protocol(&mut stream));
+            let first = obey(state, |cx, order| match order {
+                Order::Close | Order::Abort => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+                _ => told.as_mut().poll(cx),
+            });
+            timed(limits.header_timeout, first).await?
+        }
     };
     state.speaks(protocol);
     let peer = Arc::new(Peer {
@@ -126,11 +133,20 @@ async fn serve_http1(
     let state = Arc::clone(&peer.state);
     let service = service_fn(move |request| answer(Arc::clone(&peer), request));
     let mut connection = pin!(builder.serve_connection(socket, service));
+    let mut leaving = false;
     obey(&state, |cx, order| {
-        if order == Order::Close {
+        if order == Order::Abort {
             return Poll::Ready(Ok(()));
         }
-        connection.as_mut().poll(cx)
+        if order == Order::Close && !leaving {
+            leaving = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        match connection.as_mut().poll(cx) {
+            // Half a head or a reply nobody takes is in the way of a proper end.
+            Poll::Pending if leaving && !state.is_closing() => Poll::Ready(Ok(())),
+            other => other,
+        }
     })
     .await
 }
@@ -152,7 +168,7 @@ async fn serve_http2(
     let mut connection = pin!(builder.serve_connection(socket, service));
     let mut told = false;
     obey(&state, |cx, order| match order {
-        Order::Close => Poll::Ready(Ok(())),
+        Order::Close | Order::Abort => Poll::Ready(Ok(())),
         Order::Finish if !told => {
             told = true;
             connection.as_mut().graceful_shutdown();
@@ -171,10 +187,10 @@ async fn answer(peer: Arc<Peer>, request: Request<Incoming>) -> Result<Answer, I
 
 /// Polls a connection together with the order it is under. The waker is registered at the first poll only:
 /// a task's waker stays the same.
-async fn obey<F>(state: &ConnectionState, mut poll: F) -> Result<(), hyper::Error>
-where
-    F: FnMut(&mut std::task::Context<'_>, Order) -> Poll<Result<(), hyper::Error>>,
-{
+async fn obey<T>(
+    state: &ConnectionState,
+    mut poll: impl FnMut(&mut std::task::Context<'_>, Order) -> Poll<T>,
+) -> T {
     let mut registered = false;
     std::future::poll_fn(|cx| {
         let order = state.order((!registered).then(|| cx.waker()));

@@ -122,7 +122,7 @@ impl HttpServer {
     /// Closes every connection at once, whatever it carries: for a drain whose deadline passed.
     pub fn abort(&self) {
         self.drain();
-        self.shared.connections.close_all();
+        self.shared.connections.abort_all();
     }
 
     /// Open connections.

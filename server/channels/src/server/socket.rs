@@ -174,6 +174,7 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Closing::Open = this.closing {
+            this.state.closing();
             let shut = match &mut this.stream {
                 Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
                 Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),

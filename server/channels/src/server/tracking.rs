@@ -22,8 +22,10 @@ pub(super) enum Order {
     Serve = 0,
     /// HTTP/2 only: announce the end (GOAWAY), finish what runs.
     Finish = 1,
-    /// Close now.
+    /// Close, with a proper end of TLS and of the byte stream where nothing is in the way of it.
     Close = 2,
+    /// Drop everything at once.
+    Abort = 3,
 }
 
 impl Order {
@@ -31,7 +33,8 @@ impl Order {
         match value {
             0 => Self::Serve,
             1 => Self::Finish,
-            _ => Self::Close,
+            2 => Self::Close,
+            _ => Self::Abort,
         }
     }
 }
@@ -57,6 +60,8 @@ pub(crate) struct ConnectionState {
     /// Since when the peer takes no bytes; 0 while it does.
     write_blocked_since: AtomicU64,
     order: AtomicU8,
+    /// The sending side is being shut.
+    closing: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -194,6 +199,7 @@ impl Connections {
             mid_head: AtomicBool::new(false),
             write_blocked_since: AtomicU64::new(0),
             order: AtomicU8::new(Order::Serve as u8),
+            closing: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
         self.open.fetch_add(1, Ordering::Relaxed);
@@ -213,11 +219,11 @@ impl Connections {
         }
     }
 
-    /// Tells every connection to close.
-    pub(super) fn close_all(&self) {
+    /// Tells every connection to go at once.
+    pub(super) fn abort_all(&self) {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         for connection in all.values() {
-            connection.give(Order::Close);
+            connection.give(Order::Abort);
         }
     }
 }
@@ -267,6 +273,14 @@ impl ConnectionState {
             self.write_blocked_since.store(0, Ordering::Relaxed);
             self.idle_since.store(self.server.now(), Ordering::Relaxed);
         }
+    }
+
+    pub(super) fn closing(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     fn figures(&self, now: u64, draining_ms: Option<u64>) -> Figures {

@@ -13,7 +13,7 @@ fn server() -> Server {
     let mut setup = Setup::new()
         .http(|http| {
             http.max_header_bytes = 10_000;
-            http.max_h2_streams = 10;
+            http.max_h2_streams = 3;
             http.max_body_bytes = 100_000;
         })
         .channel("echo", json!({"type": "rest", "path": "/echo", "service": "echo"}))
@@ -78,6 +78,28 @@ fn limits_hold_on_http2() {
         assert_eq!(answer(sender.send_request(long)).await.0, 431);
         // One refused request does not end the connection.
         assert_eq!(answer(sender.send_request(request("/echo", Bytes::new()))).await.0, 200);
+    });
+}
+
+#[test]
+fn a_connection_carries_no_more_streams_at_once_than_it_may() {
+    let server = server();
+    run(async {
+        let (sender, _connection) = connect(server.address).await;
+        // The client learns the limit with the server's first frame.
+        answer(sender.clone().send_request(request("/echo", Bytes::new()))).await;
+        let slow: Vec<_> = (0..6)
+            .map(|_| tokio::spawn(answer(sender.clone().send_request(request("/slow?ms=200", Bytes::new())))))
+            .collect();
+        let mut most = 0;
+        for _ in 0..30 {
+            most = most.max(server.http.in_flight());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(most, 3);
+        for one in slow {
+            assert_eq!(one.await.unwrap().0, 200);
+        }
     });
 }
 

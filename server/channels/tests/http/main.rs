@@ -1,5 +1,13 @@
 //! The HTTP server on real sockets, with services made for the tests.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests report by panicking, their helpers too"
+)]
+
 mod body_limits;
 mod builtin_pages;
 mod connections;

@@ -159,3 +159,32 @@ fn a_service_that_fails_or_panics_is_a_problem_and_not_a_cut_connection() {
     assert_eq!(client.get("/reply", "").status, 204);
     assert_eq!(client.get("/reply?status=999", "").status, 500);
 }
+
+#[test]
+fn an_http_1_1_request_has_one_host() {
+    let server = server();
+    for head in ["", "Host: a\r\nHost: b\r\n"] {
+        let mut client = server.connect();
+        client.send(format!("GET /c/1 HTTP/1.1\r\n{head}\r\n"));
+        assert_eq!(client.read(false).unwrap().status, 400, "{head}");
+    }
+    let mut client = server.connect();
+    client.send("GET http://a/c/1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read(false).unwrap().status, 200);
+}
+
+#[test]
+fn channels_with_faults_stay_closed_and_are_reported() {
+    let setup = Setup::new()
+        .channel("a", json!({"type": "rest", "path": "/x/{n:int}", "service": "echo"}))
+        .channel("b", json!({"type": "rest", "path": "/x/{m:int}", "service": "echo", "methods": ["GET"]}))
+        .channel("c", json!({"type": "rest", "path": "/y/{m:colour}", "service": "echo"}))
+        .channel("d", json!({"type": "rest", "path": "/openapi/ui", "service": "echo"}))
+        .channel("e", json!({"type": "rest", "path": "/fine", "service": "echo"}));
+    let (routes, faults) = setup.routes_and_faults(false);
+    let named: Vec<_> = faults.iter().map(|fault| fault.channel.as_str()).collect();
+    assert_eq!((routes.open_channels(), named), (2, vec!["c", "d", "b"]));
+    let (routes, faults) = setup.routes_and_faults(true);
+    assert_eq!(routes.open_channels(), 0);
+    assert!(faults.iter().any(|fault| fault.channel.as_str() == "e" && fault.pointer == "/security"));
+}

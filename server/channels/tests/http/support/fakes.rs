@@ -201,6 +201,7 @@ struct Pieces {
 impl ReplyStream for Pieces {
     async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
         if self.left == 0 {
+            tokio::time::sleep(self.pause).await;
             return std::mem::take(&mut self.fail)
                 .then(|| Err(Failure::new(FailureKind::Internal, Origin::Service)));
         }

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use crosstie_channels::check::RouteFault;
 use crosstie_channels::ports::{Ports, RouteInputs};
 use crosstie_channels::routes::Routes;
 use crosstie_channels::server::{HttpServer, HttpServerOptions, Transport};
@@ -77,6 +78,13 @@ impl Setup {
     }
 
     pub(crate) fn routes(&self) -> Routes {
+        let (routes, faults) = self.routes_and_faults(false);
+        assert_eq!(faults, []);
+        routes
+    }
+
+    /// What can be opened, and why the rest cannot.
+    pub(crate) fn routes_and_faults(&self, require_security: bool) -> (Routes, Vec<RouteFault>) {
         let key = Arc::new(ClusterKey::generate().unwrap());
         let resolver = SecretResolver::new(key, "/nowhere".into());
         let authenticators = Authenticators::build(&self.snapshot, &resolver).unwrap();
@@ -87,21 +95,24 @@ impl Setup {
             observer: self.fakes.clone(),
             status: self.fakes.clone(),
         };
-        Routes::build(&RouteInputs {
+        let inputs = RouteInputs {
             snapshot: Arc::new(self.snapshot.clone()),
             services: &self.directory,
             authenticators: &authenticators,
             http: &self.http,
             metrics_path: &self.metrics_path,
-            require_security: false,
+            require_security,
             ports,
-        })
-        .unwrap_or_else(|faults| panic!("{faults:?}"))
+        };
+        let (routes, faults) = Routes::build_without_faulty(&inputs);
+        assert_eq!(Routes::build(&inputs).err().unwrap_or_default(), faults);
+        (routes, faults)
     }
 
     pub(crate) fn start(self) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
+        let inherited = listener.try_clone().unwrap();
         let routes = Arc::new(ArcSwap::from_pointee(self.routes()));
         let options = HttpServerOptions {
             routes: Arc::clone(&routes),
@@ -115,19 +126,29 @@ impl Setup {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let server = HttpServer::new(options);
-                server.listen(listener, transport).unwrap();
+                server.listen(inherited, transport).unwrap();
                 started.send(server).unwrap();
                 let _ = stopped.await;
             });
         });
         let http = ready.recv().unwrap();
-        Server { address, http, routes, setup: self, stop: Some(stop), thread: Some(thread) }
+        Server {
+            address,
+            _listener: listener,
+            http,
+            routes,
+            setup: self,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
     }
 }
 
 /// A running server; stopped when dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    /// As the supervisor does, keeps the socket when the server stops accepting from it.
+    _listener: TcpListener,
     pub(crate) http: HttpServer,
     pub(crate) routes: Arc<ArcSwap<Routes>>,
     pub(crate) setup: Setup,
