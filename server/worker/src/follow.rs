@@ -21,6 +21,8 @@ use crosstie_model::{Event, Revision, UnitName};
 use crosstie_odb::Odb;
 use crosstie_process::shm::WorkerSlot;
 use crosstie_security::{Authenticators, SecretResolver};
+use crosstie_telemetry::Metrics;
+use crosstie_telemetry::metrics::{Counter, counters};
 use tokio::sync::{Notify, oneshot};
 
 use crate::last_good::LastGood;
@@ -94,10 +96,26 @@ pub(crate) struct Follower {
     pub(crate) outbox: Outbox,
     /// Where the worker stands.
     pub(crate) standing: Arc<Standing>,
+    /// What became of snapshots.
+    pub(crate) counts: SnapshotCounts,
     /// A revision that could not be served; not tried again until there is another.
     pub(crate) refused: Option<Revision>,
     /// The revision last kept on disk by this worker.
     pub(crate) kept: Option<Revision>,
+}
+
+/// Counts snapshots by what became of them.
+pub(crate) struct SnapshotCounts {
+    applied: Counter,
+    failed: Counter,
+}
+
+impl SnapshotCounts {
+    /// The server's counters in `metrics`.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let counter = |outcome| metrics.counter(&counters::SNAPSHOTS, &[("outcome", outcome)]);
+        Self { applied: counter("applied"), failed: counter("failed") }
+    }
 }
 
 /// Whether a snapshot with faults is served without the faulty parts or not at all.
@@ -191,6 +209,7 @@ impl Follower {
                 self.standing.failed.store(Arc::new(failed));
                 self.standing.revision.store(revision.0, Ordering::Release);
                 self.standing.started.store(true, Ordering::Release);
+                self.counts.applied.add(1);
                 tracing::info!(revision = revision.0, "serving");
                 self.report(revision, None);
             }
@@ -200,6 +219,7 @@ impl Follower {
                     reason,
                     "the snapshot was not built; the previous one goes on"
                 );
+                self.counts.failed.add(1);
                 self.refused = Some(revision);
                 self.report(revision, Some(reason));
             }

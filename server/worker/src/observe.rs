@@ -14,7 +14,7 @@ use crosstie_process::shm::Segment;
 use crosstie_security::tls;
 use crosstie_telemetry::metrics::{Gauge, ObservedProcess};
 use crosstie_telemetry::traces::{AttributeValue, Endpoint, Sampler, SpanKind, SpanStatus, TraceOptions};
-use crosstie_telemetry::{AccessLog, AccessRecord, ChannelMetrics, Exporter, Metrics, SpanRecord};
+use crosstie_telemetry::{AccessLog, AccessRecord, ChannelMetrics, Exporter, LogGuard, Metrics, SpanRecord};
 use tokio::runtime::Handle;
 
 /// Access log, metrics and traces of one worker.
@@ -59,6 +59,14 @@ impl Telemetry {
             }
         };
         Ok(Self { access, metrics, traces })
+    }
+
+    /// Counts in the server's metrics what this process's queues had to drop.
+    pub(crate) fn count_drops(&self, log: &LogGuard) {
+        self.metrics.count_log_drops(log, &self.access);
+        if let Some(traces) = &self.traces {
+            traces.exporter.count_in(&self.metrics);
+        }
     }
 }
 

@@ -22,13 +22,13 @@ use crosstie_process::{fault, fork_safety};
 use crosstie_runtime::python::{PythonOptions, PythonRuntime};
 use crosstie_security::{ClusterKey, ReloadingCertificate, SecretResolver, tls};
 use crosstie_telemetry::Metrics;
-use crosstie_telemetry::logging::{self, LogTarget, Terminal};
+use crosstie_telemetry::logging::{self, LogGuard, LogTarget, Terminal};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::accepted;
 use crate::control::Control;
-use crate::follow::{Follower, Standing, no_routes};
+use crate::follow::{Follower, SnapshotCounts, Standing, no_routes};
 use crate::host::WorkerHost;
 use crate::last_good::LastGood;
 use crate::live::{CurrentLive, Loader};
@@ -64,14 +64,14 @@ pub fn run_worker() -> ExitCode {
         };
         Ok((directory, settings, logging::init(target)?))
     });
-    let (directory, settings, _log) = match started {
+    let (directory, settings, log) = match started {
         Ok(started) => started,
         Err(error) => {
             eprintln!("crosstie: the worker did not start: {error}");
             return ExitCode::FAILURE;
         }
     };
-    match serve(inherited, directory, settings) {
+    match serve(inherited, directory, settings, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the worker did not start");
@@ -81,13 +81,18 @@ pub fn run_worker() -> ExitCode {
 }
 
 /// Serves until drained.
-fn serve(inherited: Inherited, directory: PathBuf, settings: Arc<ServerSettings>) -> Result<(), StartError> {
+fn serve(
+    inherited: Inherited,
+    directory: PathBuf,
+    settings: Arc<ServerSettings>,
+    log: &LogGuard,
+) -> Result<(), StartError> {
     let Inherited { index, listeners, control, segment, .. } = inherited;
     fault::install(&segment)?;
     fork_safety::install(&segment)?;
     let slot = segment.own_worker().ok_or("the worker has no slot")?;
     let traffic = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let parts = Parts::assemble(index, slot, segment, directory, settings)?;
+    let parts = Parts::assemble(index, slot, segment, directory, settings, log)?;
 
     let (mut service, mut management) = (Vec::new(), None);
     for (name, listener) in listeners {
@@ -155,6 +160,7 @@ impl Parts {
         segment: Arc<Segment>,
         directory: PathBuf,
         settings: Arc<ServerSettings>,
+        log: &LogGuard,
     ) -> Result<Self, StartError> {
         // Two threads would only help a service that floods the ODB; one keeps everything in order.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -166,6 +172,7 @@ impl Parts {
         let (current, standing) = (Arc::new(CurrentLive::default()), Arc::new(Standing::default()));
         let metrics = Metrics::new(Arc::clone(&segment) as _);
         let telemetry = Telemetry::start(&directory, &settings, index, metrics.clone(), runtime.handle())?;
+        telemetry.count_drops(log);
         let user_config = Arc::new(user_config(&directory));
         let python = start_python(&directory, &settings, &runtime, &odb, &segment, &outbox, &user_config)?;
         python.set_directory(Arc::clone(&current) as Arc<dyn ServiceDirectory>);
@@ -239,6 +246,7 @@ impl Parts {
             settings: Arc::clone(&self.settings),
             outbox: self.outbox.clone(),
             standing: Arc::clone(&self.standing),
+            counts: SnapshotCounts::new(&self.host.metrics),
             refused: None,
             kept: None,
         };

@@ -73,6 +73,9 @@ fn accept(
     };
     let commit = repository.commit_all("hand edit", "Edit the configuration by hand")?;
     tracing::info!(commit = commit.map(|id| id.short()), "the edited configuration is accepted");
+    for key in settings::changed_at_start_only(&in_force.settings, &settings) {
+        tracing::warn!(key, "this setting is read at start: it takes effect when the server is restarted");
+    }
     let is_known = settings == *in_force.settings && user == *in_force.user;
     Ok(if is_known { Accepted::Unchanged } else { Accepted::Changed })
 }
