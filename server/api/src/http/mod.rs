@@ -148,13 +148,22 @@ async fn run(
     let body = read_body(&api, endpoint, &head.headers, body).await?;
     let caller = author.clone();
     let call = Call { api, caller, trace, uri: head.uri, path, headers: head.headers, body };
-    match (endpoint.run)(call).await {
+    match complete(endpoint, call).await {
         Err(problem) if problem.status >= 500 => {
             log_failure(trace.cid, endpoint, &problem);
             Err(problem)
         }
         done => done,
     }
+}
+
+/// A change runs to its end even when its caller hangs up: it is announced and noted then as well.
+async fn complete(endpoint: &'static Endpoint, call: Call) -> Outcome {
+    if endpoint.method.http() == Method::GET {
+        return (endpoint.run)(call).await;
+    }
+    let running = tokio::spawn((endpoint.run)(call));
+    running.await.unwrap_or_else(|error| Err(OperationError::Internal(error.to_string()).into()))
 }
 
 fn log_failure(cid: Cid, endpoint: &Endpoint, problem: &Problem) {

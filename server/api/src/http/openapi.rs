@@ -8,7 +8,7 @@ use crosstie_model::schema::{Schema, SchemaError};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::problem::{PROBLEM_JSON, Problem};
+use super::problem::{PROBLEM_JSON, ProblemDocument};
 use super::table::{Answer, Body, Endpoint, SchemaOf, endpoints, schema_of};
 
 /// Where schemas stand in an OpenAPI document.
@@ -26,7 +26,7 @@ pub(crate) fn document() -> Value {
             item.insert(method, operation(endpoint, &mut generator));
         }
     }
-    let problem = schema_of::<Problem>(&mut generator).to_value();
+    let problem = schema_of::<ProblemDocument>(&mut generator).to_value();
     let mut schemas = generator.take_definitions(true);
     let mut of_shapes = Map::new();
     schemas.insert("Definition".to_owned(), definition_schema(&mut of_shapes));
@@ -242,6 +242,13 @@ mod tests {
             Value::Array(items) => items.iter().for_each(|item| references(item, found)),
             _ => {}
         }
+    }
+
+    #[test]
+    fn the_document_changes_only_on_purpose() {
+        let mut document = document();
+        document["info"]["version"] = "(the release)".into();
+        insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! What a caller reads is made of the public texts of [`OperationError`]; sources, tracebacks of the platform
 //! and SQL stay in the log, under the same cid.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
@@ -22,9 +23,14 @@ pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 /// How long a caller is asked to wait when the ODB is away or contended.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// A problem document.
+/// An error reply. Boxed, as it travels in every result.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Problem(Box<ProblemDocument>);
+
+/// A problem document, with what its reply's headers and the log say beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub(crate) struct Problem {
+#[schemars(rename = "Problem")]
+pub(crate) struct ProblemDocument {
     /// What sort of problem: `urn:crosstie:problem:` and a word.
     pub r#type: String,
     /// The sort, for people.
@@ -52,6 +58,19 @@ pub(crate) struct Problem {
     #[serde(skip)]
     #[schemars(skip)]
     pub(crate) source: Option<String>,
+}
+
+impl Deref for Problem {
+    type Target = ProblemDocument;
+    fn deref(&self) -> &ProblemDocument {
+        &self.0
+    }
+}
+
+impl DerefMut for Problem {
+    fn deref_mut(&mut self) -> &mut ProblemDocument {
+        &mut self.0
+    }
 }
 
 /// One fault: where it is, and what is wrong there.
@@ -84,7 +103,7 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        Self {
+        Self(Box::new(ProblemDocument {
             r#type: format!("{TYPE_PREFIX}{word}"),
             title,
             status: status.as_u16(),
@@ -95,7 +114,7 @@ impl Problem {
             retry_after: None,
             challenge: false,
             source: None,
-        }
+        }))
     }
 
     /// The request is malformed.
@@ -273,8 +292,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<OperationError> for Problem {
     fn from(error: OperationError) -> Self {
-        let source = Some(chain(&error));
-        Self { source, ..Self::public(error) }
+        let source = chain(&error);
+        let mut problem = Self::public(error);
+        problem.source = Some(source);
+        problem
     }
 }
 
@@ -320,7 +341,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let body = serde_json::to_vec(&*self.0).unwrap_or_default();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
