@@ -71,7 +71,11 @@ fn accept(
             return Ok(Accepted::Refused);
         }
     };
-    let commit = repository.commit_all("hand edit", "Edit the configuration by hand")?;
+    let (author, message) = match repository.head()? {
+        Some(_) => ("hand edit", "Edit the configuration by hand"),
+        None => ("crosstie", "Begin with the settings the server was made with"),
+    };
+    let commit = repository.commit_all(author, message)?;
     tracing::info!(commit = commit.map(|id| id.short()), "the edited configuration is accepted");
     for key in settings::changed_at_start_only(&in_force.settings, &settings) {
         tracing::warn!(key, "this setting is read at start: it takes effect when the server is restarted");
