@@ -3,7 +3,7 @@
 
 #![expect(unsafe_code, reason = "clock_gettime fills a structure it is given")]
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds of the monotonic clock (CLOCK_MONOTONIC); 0 only if the kernel has no such clock.
 pub(crate) fn monotonic_ns() -> u64 {
@@ -30,4 +30,10 @@ pub(crate) fn nanoseconds(duration: Duration) -> u64 {
 /// A duration in whole milliseconds.
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The moment `patience` from now; a year at most, so that no caller's number overflows the clock.
+pub(crate) fn deadline(patience: Duration) -> Instant {
+    const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+    Instant::now() + patience.min(LONGEST)
 }

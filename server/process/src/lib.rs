@@ -3,7 +3,8 @@
 //! Layer 1. `supervisor` runs in the parent, `worker` is how a child takes over what it inherits, and the
 //! rest is used by both: `control` (frames on a socketpair), `shm` (one memory segment per server), `lock`
 //! (the singleton's record lock), `fault` and `fork_safety` (signals and forks of user code), `scratch`
-//! (checks in a throw-away process) and `pidfile` (finding and signalling a running supervisor).
+//! (checks in a throw-away process), `pidfile` (finding and signalling a running supervisor) and `files`
+//! (what only the kernel knows of a file).
 
 mod clock;
 pub mod control;

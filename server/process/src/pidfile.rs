@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
+use crate::clock;
 use crate::lock::{self, LockError, RecordLock};
 
 /// Why a supervisor may not run in a directory.
@@ -117,7 +118,7 @@ pub fn wait_gone(pid: u32, patience: Duration) -> io::Result<bool> {
         Err(Errno::ESRCH) => return Ok(true),
         Err(error) => return Err(error.into()),
     };
-    let deadline = Instant::now() + patience;
+    let deadline = clock::deadline(patience);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // Rounded up, so that the last wait does not spin through its final millisecond.

@@ -23,7 +23,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::pidfile;
+use crate::{clock, pidfile};
 use pipes::Pipes;
 
 /// The program this process runs, as a path that stays right when the file on disk is replaced.
@@ -153,7 +153,7 @@ fn run_here(mut command: ScratchCommand, cancel: &EventFd) -> Result<ScratchOutp
     let mut pipes = Pipes::new(&mut child.0, stdin, command.output_limit).map_err(ScratchError::Watch)?;
     let pid = Pid::from_raw(i32::try_from(child.0.id()).unwrap_or(i32::MAX));
     let process = pidfile::open_process(pid).map_err(|error| ScratchError::Watch(error.into()))?;
-    let deadline = started + command.timeout;
+    let deadline = clock::deadline(command.timeout);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -169,6 +169,17 @@ impl Segment {
         self.layout.header.workers.store(u32::from(workers), Ordering::Relaxed);
     }
 
+    /// How many workers serve, and how many connections these hold: what decides a worker's fair share.
+    /// Allocates nothing; cheap enough for every accept.
+    #[must_use]
+    pub fn serving_load(&self) -> ServingLoad {
+        let serving = self.layout.workers.iter().filter(|slot| slot.state() == WorkerState::Ready);
+        serving.fold(ServingLoad::default(), |load, slot| ServingLoad {
+            workers: load.workers + 1,
+            connections: load.connections + u64::from(slot.connections.load(Ordering::Relaxed)),
+        })
+    }
+
     /// Open connections of all workers.
     #[must_use]
     pub fn total_connections(&self) -> u64 {
@@ -237,6 +248,15 @@ impl Segment {
             holder: self.own.map_or(u32::MAX, |own| u32::from(own) + 1),
         }
     }
+}
+
+/// What the workers that serve hold together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServingLoad {
+    /// How many there are.
+    pub workers: u64,
+    /// Their open connections.
+    pub connections: u64,
 }
 
 impl AsFd for Segment {
@@ -310,6 +330,9 @@ mod tests {
         made.worker(1).unwrap().assign(0, 5, 2);
         slot.connection_opened();
         slot.request_started();
+        assert_eq!(made.serving_load(), ServingLoad::default(), "a worker that starts does not serve");
+        made.worker(1).unwrap().set_state(WorkerState::Ready);
+        assert_eq!(made.serving_load(), ServingLoad { workers: 1, connections: 1 });
         assert_eq!((made.total_connections(), made.total_in_flight()), (1, 1));
         slot.request_finished();
         made.clear_worker(1);

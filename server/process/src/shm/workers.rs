@@ -119,6 +119,11 @@ impl WorkerSlot {
         self.singleton.load(Ordering::Relaxed) != 0
     }
 
+    /// The fault signal the worker died of, if its handler saw it; 0 otherwise.
+    pub(crate) fn fault(&self) -> u32 {
+        self.fault.load(Ordering::SeqCst)
+    }
+
     /// Notes that a connection was accepted.
     pub fn connection_opened(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);

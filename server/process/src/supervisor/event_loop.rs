@@ -6,51 +6,46 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crosstie_model::event::Event;
-use crosstie_model::ports::CounterCells as _;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::fleet::{Action, Fleet, FleetRules, Generation, KillReason, RollEnd};
-use super::link::{Heard, Link, Queued};
+use super::fleet::{Action, Fleet, Generation, KillReason, RollEnd};
+use super::link::Link;
 use super::listeners::Listeners;
 use super::notify::Notifier;
 use super::quarantine_file::QuarantineFile;
 use super::signals::Signals;
 use super::spawn::{self, Estate, Identity};
-use super::verdict::{self, Death, Expectation};
+use super::verdict::Expectation;
 use super::{Plan, Reload, reap};
 use crate::clock;
-use crate::control::{PROTOCOL_VERSION, ToSupervisor, ToWorker};
+use crate::control::ToWorker;
 use crate::pidfile::PidFile;
-use crate::shm::{SLOTS, Segment, StrikeOutcome, WorkerState};
+use crate::shm::{SLOTS, Segment, WorkerState};
 
 /// How long a turn waits at most: strikes that workers count in shared memory are noticed this soon even
 /// when nobody reports them.
 const IDLE: Duration = Duration::from_secs(1);
 /// A pause after a `poll` that failed, lest the loop spin.
 const POLL_FAILED_PAUSE: Duration = Duration::from_millis(10);
-/// Most pieces that are read from the channel of a worker that is already dead.
-const LAST_PIECES: usize = 64;
 
 /// One worker process.
-struct Child {
-    pid: u32,
-    seat: u16,
-    index: u16,
-    link: Link,
-    greeting: Greeting,
-    expectation: Expectation,
-    started: Instant,
+pub(super) struct Child {
+    pub(super) pid: u32,
+    pub(super) seat: u16,
+    pub(super) index: u16,
+    pub(super) link: Link,
+    pub(super) greeting: Greeting,
+    pub(super) expectation: Expectation,
+    pub(super) started: Instant,
 }
 
 /// Whether a worker has introduced itself; before, it may say nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Greeting {
+pub(super) enum Greeting {
     Awaited,
     Done,
 }
@@ -68,18 +63,18 @@ pub(super) struct Supervisor {
 }
 
 /// A supervisor at work.
-struct Turning {
-    supervisor: Supervisor,
-    fleet: Fleet,
-    children: BTreeMap<Generation, Child>,
+pub(super) struct Turning {
+    pub(super) supervisor: Supervisor,
+    pub(super) fleet: Fleet,
+    pub(super) children: BTreeMap<Generation, Child>,
     /// What was last known of strikes and quarantine.
-    verdicts_seen: u32,
-    startup: Startup,
+    pub(super) verdicts_seen: u32,
+    pub(super) startup: Startup,
 }
 
 /// Whether the service manager was told that the server serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Startup {
+pub(super) enum Startup {
     Pending,
     Announced,
 }
@@ -87,8 +82,7 @@ enum Startup {
 impl Supervisor {
     /// Runs until a signal stops it and the last worker is gone.
     pub(super) fn run(self) {
-        let rules = rules(&self.plan);
-        let fleet = Fleet::new(self.plan.workers, rules, Instant::now());
+        let fleet = Fleet::new(self.plan.workers, self.plan.rules(), Instant::now());
         let verdicts_seen = self.segment.verdict_changes();
         let children = BTreeMap::new();
         let startup = Startup::Pending;
@@ -109,10 +103,6 @@ impl Supervisor {
         tracing::info!("supervisor stopped");
         drop(turning.supervisor.pid_file);
     }
-}
-
-fn rules(plan: &Plan) -> FleetRules {
-    FleetRules { drain: plan.drain, restart_budget: plan.restart_budget }
 }
 
 impl Turning {
@@ -179,7 +169,7 @@ impl Turning {
                 current.restart_budget = plan.restart_budget;
                 current.worker_arguments = plan.worker_arguments;
                 tracing::info!("configuration is valid: rolling the workers");
-                self.fleet.roll(rules(current), now);
+                self.fleet.roll(current.rules(), now);
             }
             Err(reason) => {
                 tracing::error!(reason, "configuration refused; the running one stays");
@@ -188,179 +178,8 @@ impl Turning {
         }
     }
 
-    fn status(&self) -> String {
+    pub(super) fn status(&self) -> String {
         format!("{} of {} workers serve", self.fleet.serving(), self.supervisor.plan.workers)
-    }
-
-    fn hear_children(&mut self) {
-        let generations: Vec<_> = self.children.keys().copied().collect();
-        for generation in generations {
-            self.hear(generation);
-        }
-    }
-
-    /// Takes one piece of what a worker sent; says whether there may be more.
-    fn hear(&mut self, generation: Generation) -> bool {
-        let Some(child) = self.children.get_mut(&generation) else { return false };
-        child.link.flush();
-        let heard = child.link.read();
-        loop {
-            let Some(child) = self.children.get_mut(&generation) else { return false };
-            match child.link.next_message() {
-                Ok(Some(message)) => self.obey_worker(generation, message),
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::error!(pid = child.pid, %error, "a worker broke the control protocol");
-                    child.link.shut();
-                    self.fleet.violated(generation);
-                    return false;
-                }
-            }
-        }
-        if matches!(heard, Heard::End) {
-            self.fleet.channel_closed(generation, Instant::now());
-        }
-        matches!(heard, Heard::Something)
-    }
-
-    fn obey_worker(&mut self, generation: Generation, message: ToSupervisor) {
-        let now = Instant::now();
-        let Some(child) = self.children.get_mut(&generation) else { return };
-        let (pid, slot) = (child.pid, self.supervisor.segment.worker(child.index));
-        match message {
-            ToSupervisor::Hello { version: PROTOCOL_VERSION, pid: told } if told == pid => {
-                child.greeting = Greeting::Done;
-                self.welcome(generation);
-            }
-            ToSupervisor::Hello { version, pid: told } => {
-                tracing::error!(pid, told, version, "a worker introduced itself wrongly");
-                self.fleet.violated(generation);
-            }
-            _ if child.greeting == Greeting::Awaited => {
-                tracing::error!(pid, "a worker did not introduce itself");
-                self.fleet.violated(generation);
-            }
-            ToSupervisor::Ready => {
-                if let Some(slot) = slot.filter(|slot| slot.state() == WorkerState::Starting) {
-                    slot.set_state(WorkerState::Ready);
-                }
-                let took_ms = clock::milliseconds(now.saturating_duration_since(child.started));
-                tracing::info!(pid, seat = child.seat, took_ms, "worker ready");
-                self.fleet.ready(generation, now);
-                self.announce();
-            }
-            ToSupervisor::Singleton(held) => {
-                tracing::info!(pid, held, "singleton");
-                slot.into_iter().for_each(|slot| slot.set_singleton(held));
-            }
-            ToSupervisor::Event(event) => self.relay(event),
-            ToSupervisor::Lost { service } => {
-                tracing::warn!(pid, %service, "a service did not give its thread back");
-            }
-            ToSupervisor::Replace { reason } => {
-                tracing::warn!(pid, reason, "a worker asks to be replaced");
-                self.fleet.replace(generation);
-            }
-            ToSupervisor::Draining => {
-                child.expectation = Expectation::Leaving;
-                slot.into_iter().for_each(|slot| slot.set_state(WorkerState::Draining));
-                self.fleet.draining(generation, now);
-            }
-            ToSupervisor::Drained => child.expectation = Expectation::Leaving,
-        }
-    }
-
-    fn welcome(&mut self, generation: Generation) {
-        let plan = &self.supervisor.plan;
-        let start = ToWorker::Start { workers: plan.workers, drain_ms: clock::milliseconds(plan.drain) };
-        self.tell(generation, &start);
-    }
-
-    fn tell(&mut self, generation: Generation, message: &ToWorker) {
-        let Some(child) = self.children.get_mut(&generation) else { return };
-        match child.link.send(message) {
-            Ok(Queued::Yes | Queued::Closed) => {}
-            Ok(Queued::Dropped) => {
-                tracing::warn!(pid = child.pid, "a worker does not read; an event was dropped")
-            }
-            Err(error) => tracing::error!(pid = child.pid, %error, "a message cannot be sent"),
-        }
-    }
-
-    /// Passes an event on to every worker, its sender included, in the order of arrival.
-    fn relay(&mut self, event: Event) {
-        if let Event::QuarantineReleased { service } = &event
-            && self.supervisor.segment.release(service.as_str())
-        {
-            tracing::info!(%service, "quarantine released");
-        }
-        let message = ToWorker::Event(event);
-        for generation in self.children.keys().copied().collect::<Vec<_>>() {
-            self.tell(generation, &message);
-        }
-    }
-
-    /// Tells the service manager once that the server serves, and keeps its status current.
-    fn announce(&mut self) {
-        let status = self.status();
-        match self.startup {
-            Startup::Pending if self.fleet.serving() > 0 => {
-                self.startup = Startup::Announced;
-                self.supervisor.notifier.ready(&status);
-            }
-            _ => self.supervisor.notifier.status(&status),
-        }
-    }
-
-    fn bury_the_dead(&mut self) {
-        while let Some(ended) = reap::peek() {
-            let known = self.children.iter().find(|(_, child)| child.pid == ended.pid).map(|(name, _)| *name);
-            match known {
-                Some(generation) => self.bury(generation, ended.death),
-                // Left behind by a dead worker; nobody waits for it.
-                None => reap::reap(ended.pid),
-            }
-        }
-    }
-
-    /// A worker is dead: hear its last words, judge, take back what it held, tell the fleet.
-    fn bury(&mut self, generation: Generation, death: Death) {
-        for _ in 0..LAST_PIECES {
-            if !self.hear(generation) {
-                break;
-            }
-        }
-        let Some(child) = self.children.remove(&generation) else { return };
-        reap::kill_group(child.pid);
-        reap::reap(child.pid);
-        let cause = death.describe();
-        match child.expectation {
-            Expectation::Leaving => tracing::info!(pid = child.pid, seat = child.seat, cause, "worker left"),
-            Expectation::Staying => {
-                tracing::error!(pid = child.pid, seat = child.seat, cause, "worker died");
-                self.count(&format!("crosstie_worker_deaths_total{{cause=\"{cause}\"}}"));
-            }
-        }
-        let segment = Arc::clone(&self.supervisor.segment);
-        for (subject, why) in verdict::judge(death, child.expectation, segment.last_words(child.index)) {
-            let name = subject.name();
-            match segment.strike(&subject, why) {
-                StrikeOutcome::Counted(strikes) => {
-                    tracing::error!(name, strikes, "strike: {}", why.as_str());
-                }
-                StrikeOutcome::Quarantined => tracing::error!(name, "quarantined: {}", why.as_str()),
-                StrikeOutcome::NoRoom => tracing::error!(name, "no room to count a strike"),
-            }
-        }
-        segment.clear_worker(child.index);
-        self.fleet.gone(generation, Instant::now());
-        self.supervisor.notifier.status(&self.status());
-    }
-
-    fn count(&self, key: &str) {
-        if let Some(cell) = self.supervisor.segment.cell(key) {
-            cell.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     fn obey_fleet(&mut self) {
@@ -445,22 +264,6 @@ impl Turning {
         tracing::info!(pid = child.pid, seat = child.seat, "draining worker");
         let deadline_ms = clock::milliseconds(self.supervisor.plan.drain);
         self.tell(generation, &ToWorker::Drain { deadline_ms });
-    }
-
-    /// Writes quarantine changes to disk, whoever made them.
-    fn keep_verdicts(&mut self) {
-        let changes = self.supervisor.segment.verdict_changes();
-        if changes == self.verdicts_seen {
-            return;
-        }
-        self.verdicts_seen = changes;
-        let quarantined = self.supervisor.segment.quarantined();
-        if let Err(error) = self.supervisor.quarantine.keep(quarantined) {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the quarantine cannot be kept on disk"
-            );
-        }
     }
 }
 

@@ -8,6 +8,8 @@
 //! A successor binary can take over what this process owns because ownership is explicit: listening sockets,
 //! shared memory and pid file are values that `run` holds, made in one place each.
 
+mod burial;
+mod conversation;
 mod event_loop;
 mod fleet;
 mod link;
@@ -29,6 +31,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use event_loop::Supervisor;
+use fleet::FleetRules;
 pub use listeners::ListenError;
 use listeners::Listeners;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -41,6 +44,12 @@ use crate::shm::{Segment, SegmentError};
 
 /// Most workers of one server.
 pub const MAX_WORKERS: u16 = 64;
+
+/// How many descriptors a worker may hold, unless the hard limit is lower.
+const DESCRIPTORS: u64 = 1 << 20;
+
+/// The longest drain that is waited for.
+const LONGEST_DRAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// A listening socket that the supervisor binds once and keeps for life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +73,7 @@ pub struct Plan {
     pub listeners: Vec<ListenerSpec>,
     /// How many workers to run: 1 to 64.
     pub workers: u16,
-    /// How long a drain may take before the worker is killed.
+    /// How long a drain may take before the worker is killed; a day at most.
     pub drain: Duration,
     /// Deaths in a row within a second of readiness before restarts are delayed.
     pub restart_budget: u32,
@@ -77,6 +86,11 @@ pub struct Plan {
 pub type Reload = Box<dyn FnMut() -> Result<Plan, String>>;
 
 impl Plan {
+    /// What the fleet obeys of it.
+    fn rules(&self) -> FleetRules {
+        FleetRules { drain: self.drain.min(LONGEST_DRAIN), restart_budget: self.restart_budget }
+    }
+
     /// Whether `other` differs in something that is fixed at start.
     fn needs_restart_for(&self, other: &Self) -> bool {
         self.server != other.server
@@ -134,6 +148,8 @@ fn prepare(plan: Plan, reload: Reload) -> Result<Supervisor, StartError> {
     if !(1..=MAX_WORKERS).contains(&plan.workers) {
         return Err(StartError::Workers(plan.workers));
     }
+    // Before anybody can learn this process's id from the pid file.
+    let signals = Signals::install().map_err(StartError::Signals)?;
     let pid_file = PidFile::claim(&plan.directory)?;
     raise_descriptor_limit();
     let listeners = Listeners::bind(&plan.listeners)?;
@@ -146,7 +162,6 @@ fn prepare(plan: Plan, reload: Reload) -> Result<Supervisor, StartError> {
             tracing::error!(error = &error as &dyn Error, "work/quarantine.json is ignored");
         }
     }
-    let signals = Signals::install().map_err(StartError::Signals)?;
     // What a dead worker leaves behind comes to this process and is reaped here. A kernel that refuses
     // leaves it to init, which does the same.
     if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
@@ -156,10 +171,11 @@ fn prepare(plan: Plan, reload: Reload) -> Result<Supervisor, StartError> {
     Ok(Supervisor { plan, reload, listeners, segment, signals, notifier, quarantine, pid_file })
 }
 
-/// Workers hold a descriptor per connection; the usual soft limit of 1,024 is a relic of select(2).
+/// Workers hold a descriptor per connection; the usual soft limit of 1,024 is a relic of select(2). Not to
+/// "infinity": programs that walk through all possible descriptors would take seconds to start.
 fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(DESCRIPTORS)), hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }

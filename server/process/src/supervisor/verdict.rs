@@ -29,7 +29,8 @@ impl Death {
         }
     }
 
-    fn is_fault(self) -> bool {
+    /// Whether a fault signal ended it.
+    pub(super) fn is_fault(self) -> bool {
         matches!(self, Self::Signalled(signal) if FAULT_SIGNALS.contains(&signal))
     }
 

@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     connections_wait_out_a_time_without_workers,
     sigterm_finishes_what_is_in_hand_and_then_stops,
     a_worker_that_does_not_drain_is_killed_at_the_deadline,
+    a_second_interrupt_does_not_wait_for_the_drain,
     sighup_replaces_every_worker_and_refuses_no_connection,
     sighup_with_a_bad_configuration_changes_nothing,
     a_roll_to_workers_that_cannot_start_leaves_the_old_ones_serving,
@@ -111,6 +112,18 @@ fn a_worker_that_does_not_drain_is_killed_at_the_deadline() {
     server.signal(Signal::Stop);
     assert!(server.wait_end().success());
     assert!(server.log().contains("it was not drained in time"));
+}
+
+fn a_second_interrupt_does_not_wait_for_the_drain() {
+    let mut server = Server::start(2);
+    server.mode("never-drain", true);
+    let supervisor = nix::unistd::Pid::from_raw(i32::try_from(server.pid()).unwrap());
+    nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGINT).unwrap();
+    wait_until("the drain", || server.log().contains("draining"));
+    assert!(!server.has_ended());
+    nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert!(server.wait_end().success());
+    assert!(server.log().contains("the operator does not wait"));
 }
 
 fn sighup_replaces_every_worker_and_refuses_no_connection() {
