@@ -20,7 +20,7 @@ PROFILE ?= release
 
 PACKAGES := build-essential pkg-config python3-dev python3-venv curl git wrk
 # Fuzz targets of fuzz/, each run for FUZZ_SECONDS. A new target is one word here.
-FUZZ_TARGETS :=
+FUZZ_TARGETS := path_matcher control_frames request_decoders
 FUZZ_SECONDS ?= 60
 
 .PHONY: help
@@ -63,22 +63,35 @@ quickstart: build
 test: setup fuzz
 	cargo test --locked --workspace --no-fail-fast
 
+# Built with coverage feedback, which is for the target alone: hence the triple (fuzz/.cargo/config.toml). The
+# targets run side by side, one line of summary each; a crash shows libFuzzer's report.
 .PHONY: fuzz
 fuzz: setup
-	@for target in $(FUZZ_TARGETS); do
-	  cargo run --locked --release --manifest-path fuzz/Cargo.toml --bin "$$target" -- \
-	    -max_total_time=$(FUZZ_SECONDS)
-	done
+	@host=$$(rustc -vV | sed -n 's/^host: //p')
+	(cd fuzz && cargo build --locked --release --target "$$host")
+	run() {
+	  mkdir -p "fuzz/corpus/$$1" fuzz/artifacts
+	  if ! "fuzz/target/$$host/release/$$1" -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -verbosity=1 \
+	    -artifact_prefix=fuzz/artifacts/ "fuzz/corpus/$$1" >"fuzz/target/$$1.log" 2>&1; then
+	    tail -n 60 "fuzz/target/$$1.log"
+	    echo "fuzz: $$1 failed; the input is in fuzz/artifacts"
+	    return 1
+	  fi
+	  echo "fuzz: $$1: $$(tail -n 1 "fuzz/target/$$1.log")"
+	}
+	pids=()
+	for target in $(FUZZ_TARGETS); do run "$$target" & pids+=($$!); done
+	for pid in "$${pids[@]}"; do wait "$$pid"; done
 
 .PHONY: soak
 soak: setup
 	CROSSTIE_SOAK=1 cargo test --locked --release --package crosstie --test e2e -- --nocapture --test-threads 1
-	cargo build --locked --release --bin crosstie --bin crosstie-bench
+	cargo build --locked --release --package crosstie --package crosstie-bench
 	target/release/crosstie-bench run --only redeploys --redeploys 10000 --report target/soak-redeploys.md
 
 .PHONY: bench
 bench: setup
-	cargo build --locked --release --bin crosstie --bin crosstie-bench
+	cargo build --locked --release --package crosstie --package crosstie-bench
 	target/release/crosstie-bench run
 
 .PHONY: lint
