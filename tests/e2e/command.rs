@@ -39,15 +39,15 @@ fn bad_usage_ends_with_two_and_failure_with_one_line_and_one() {
     for arguments in
         [&["--nonsense"][..], &["get"], &["get", "planet"], &["deploy"], &["quickstart", "x", "--cluster"]]
     {
-        assert_eq!(run(arguments).code, Some(2), "{arguments:?}");
+        assert_eq!(run(arguments).code, 2, "{arguments:?}");
     }
     for arguments in [&["status"][..], &["get", "channel"], &["start", "/nowhere/at/all"], &["logs"]] {
         let outcome = run(arguments);
-        assert_eq!(outcome.code, Some(1), "{arguments:?}");
+        assert_eq!(outcome.code, 1, "{arguments:?}");
         assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
         assert!(outcome.stderr.starts_with("crosstie: ") && outcome.stdout.is_empty(), "{}", outcome.stderr);
     }
-    assert_eq!(run(&["--help"]).code, Some(0));
+    assert_eq!(run(&["--help"]).code, 0);
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&["completion", shell]).success().unwrap().stdout;
         assert!(script.contains("quickstart") && script.contains("undeploy"), "{shell}");
@@ -58,7 +58,7 @@ fn bad_usage_ends_with_two_and_failure_with_one_line_and_one() {
 fn a_stopped_server_is_named_with_the_way_to_start_it() {
     let environment = Environment::builder().create().unwrap();
     let refused = environment.run(&["deployment", "list"]).unwrap();
-    assert_eq!(refused.code, Some(1));
+    assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("crosstie start"), "{}", refused.stderr);
 }
 
@@ -95,11 +95,11 @@ fn the_environment_is_found_by_option_variable_and_current_directory() {
     let root = environment.root();
     let list = ["deployment", "list", "-o", "json"];
     let plain = || Command::new().unwrap().args(list);
-    assert_eq!(plain().args(["--dir".as_ref(), root.as_os_str()]).run().unwrap().code, Some(0));
-    assert_eq!(plain().environment(&root).run().unwrap().code, Some(0));
-    assert_eq!(plain().current_directory(&root).run().unwrap().code, Some(0));
+    assert_eq!(plain().args(["--dir".as_ref(), root.as_os_str()]).run().unwrap().code, 0);
+    assert_eq!(plain().environment(&root).run().unwrap().code, 0);
+    assert_eq!(plain().current_directory(&root).run().unwrap().code, 0);
     let elsewhere = tempfile::tempdir().unwrap();
-    assert_eq!(plain().current_directory(elsewhere.path()).run().unwrap().code, Some(1));
+    assert_eq!(plain().current_directory(elsewhere.path()).run().unwrap().code, 1);
 }
 
 #[test]
@@ -113,26 +113,30 @@ fn a_service_is_checked_deployed_invoked_and_undeployed() {
     assert_eq!(environment.json(&["service", "list"]).unwrap(), json!([]), "a check changes nothing");
     let deployed = environment.json(&["deploy", &path, "--unit", "loud.talker"]).unwrap();
     assert_eq!(deployed[0]["services"], json!(["demo.talker"]));
-    assert_eq!(environment.http().get("/talk/hi").unwrap().json(), json!({"word": "hi"}), "deployed is served");
+    assert_eq!(
+        environment.http().get("/talk/hi").unwrap().json(),
+        json!({"word": "hi"}),
+        "deployed is served"
+    );
     let channels = environment.json(&["get", "channel", "demo.talker:rest:/talk/{word}"]).unwrap();
     assert_eq!(channels["in_code"], true);
 
     fs::write(&path, "import nothing_of_this_name\n").unwrap();
     for attempt in [&["service", "check", &path][..], &["deploy", &path, "--unit", "loud.talker"]] {
         let refused = environment.run(attempt).unwrap();
-        assert_eq!(refused.code, Some(1));
+        assert_eq!(refused.code, 1);
         assert!(refused.stderr.contains("nothing_of_this_name"), "{}", refused.stderr);
         assert!(refused.stdout.is_empty(), "{}", refused.stdout);
     }
     fs::write(&path, TALKER).unwrap();
     let other = environment.run(&["deploy", &path]).unwrap();
-    assert_eq!(other.code, Some(1), "the service belongs to another unit");
+    assert_eq!(other.code, 1, "the service belongs to another unit");
     assert!(other.stderr.contains("loud.talker"), "{}", other.stderr);
 
     environment.run(&["undeploy", "loud.talker"]).unwrap().success().unwrap();
     assert_eq!(environment.http().get("/talk/hi").unwrap().status, 404, "undeployed is gone");
     let unknown = environment.run(&["undeploy", "loud.talker"]).unwrap();
-    assert_eq!(unknown.code, Some(1));
+    assert_eq!(unknown.code, 1);
 }
 
 #[test]
@@ -149,9 +153,9 @@ fn a_service_is_invoked_with_a_payload_from_anywhere() {
     let piped = environment.command(&[&invoke[..], &["--file", "-", "-o", "json"]].concat()).unwrap();
     assert_eq!(piped.input("\"text\"").run().unwrap().json().unwrap(), json!({"got": "text"}));
     let wrong = environment.run(&[&invoke[..], &["--payload", "{"]].concat()).unwrap();
-    assert_eq!(wrong.code, Some(1));
+    assert_eq!(wrong.code, 1);
     assert!(wrong.stderr.contains("not JSON"), "{}", wrong.stderr);
-    assert_eq!(environment.run(&["service", "invoke", "demo.nobody"]).unwrap().code, Some(1));
+    assert_eq!(environment.run(&["service", "invoke", "demo.nobody"]).unwrap().code, 1);
 }
 
 #[test]
@@ -232,15 +236,20 @@ fn logs_are_shown_filtered_and_followed() {
 #[test]
 fn a_package_of_the_virtual_environment_can_be_imported() {
     let environment = Environment::start().unwrap();
-    // A package of one file, so that the test needs no registry.
-    let package = tempfile::tempdir().unwrap();
-    fs::write(package.path().join("waybill.py"), "def number():\n    return 7\n").unwrap();
-    let manifest = "[build-system]\nrequires = [\"setuptools\"]\nbuild-backend = \"setuptools.build_meta\"\n\n\
-                    [project]\nname = \"waybill\"\nversion = \"1\"\n\n[tool.setuptools]\npy-modules = [\"waybill\"]\n";
-    fs::write(package.path().join("pyproject.toml"), manifest).unwrap();
-    let path = package.path().to_str().unwrap();
-    let installed = environment.run(&["venv", "install", "--no-build-isolation", path]).unwrap();
-    installed.success().unwrap();
+    // A wheel is a zip archive with a manifest; made here, so that the test needs no registry.
+    let wheel = environment.root().join("waybill-1-py3-none-any.whl");
+    let script = r#"
+import sys, zipfile
+with zipfile.ZipFile(sys.argv[1], "w") as wheel:
+    wheel.writestr("waybill.py", "def number():\n    return 7\n")
+    wheel.writestr("waybill-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: waybill\nVersion: 1\n")
+    wheel.writestr("waybill-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    wheel.writestr("waybill-1.dist-info/RECORD", "")
+"#;
+    let made =
+        std::process::Command::new("/usr/bin/python3").args(["-c", script]).arg(&wheel).status().unwrap();
+    assert!(made.success());
+    environment.run(&["venv", "install", "--no-index", wheel.to_str().unwrap()]).unwrap().success().unwrap();
     let code = "import waybill\nfrom crosstie import Service, rest\n\nclass Number(Service):\n    \
                 name = 'demo.number'\n    channels = [rest('GET', '/number')]\n\n    def handle(self):\n        \
                 return {'number': waybill.number()}\n";

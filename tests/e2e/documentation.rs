@@ -114,10 +114,12 @@ impl<'a> Reader<'a> {
     fn compare(&self, commands: &str, answer: &str) {
         let expected: Value = serde_json::from_str(answer).unwrap();
         // What only asks may be asked again: a file dropped just before takes a moment to be served.
-        let only_asks = commands.lines().all(|line| line.starts_with("curl ")) && !commands.contains("--json");
+        let only_asks =
+            commands.lines().all(|line| line.starts_with("curl ")) && !commands.contains("--json");
         if only_asks {
             wait_until(&format!("{commands} answers {expected}"), || {
-                self.shell(commands).is_ok_and(|said| serde_json::from_str(&said).ok() == Some(expected.clone()))
+                self.shell(commands)
+                    .is_ok_and(|said| serde_json::from_str(&said).ok() == Some(expected.clone()))
             });
             return;
         }
@@ -171,7 +173,8 @@ fn pages_refer_only_to_files_that_exist() {
         let text = fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let target = link.split('#').next().unwrap_or_default();
-            if !target.is_empty() && !target.contains("://") && !page.parent().unwrap().join(target).exists() {
+            if !target.is_empty() && !target.contains("://") && !page.parent().unwrap().join(target).exists()
+            {
                 broken.push(format!("{}: {link}", page.display()));
             }
         }

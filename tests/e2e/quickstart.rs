@@ -68,7 +68,7 @@ fn quickstart_refuses_what_is_taken_and_leaves_nothing_behind() {
     let busy = TcpListener::bind(("127.0.0.1", ports.number() + 100)).unwrap();
     let directory = place.path().join("env");
     let refused = quickstart(&directory, &ports);
-    assert_eq!(refused.code, Some(1));
+    assert_eq!(refused.code, 1);
     let port = (ports.number() + 100).to_string();
     assert!(refused.stderr.contains(&port) && refused.stderr.contains("--port-base"), "{}", refused.stderr);
     assert!(!directory.exists(), "a failed quickstart must be repeatable");
@@ -77,7 +77,7 @@ fn quickstart_refuses_what_is_taken_and_leaves_nothing_behind() {
     fs::create_dir(&directory).unwrap();
     fs::write(directory.join("precious"), "").unwrap();
     let refused = quickstart(&directory, &ports);
-    assert_eq!(refused.code, Some(1));
+    assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("not empty"), "{}", refused.stderr);
     assert!(directory.join("precious").exists());
 }
@@ -89,7 +89,7 @@ fn an_environment_can_be_stopped_and_started_again() {
     assert!(repeated.stdout.contains("already runs"), "{}", repeated.stdout);
     let root = environment.root();
     let again = Command::new().unwrap().args(["quickstart".as_ref(), root.as_os_str()]).run().unwrap();
-    assert_eq!(again.code, Some(1));
+    assert_eq!(again.code, 1);
     assert!(again.stderr.contains("environment already"), "{}", again.stderr);
 
     environment.drop_file("hello.py", include_str!("../../examples/hello/hello.py")).unwrap();
@@ -131,7 +131,7 @@ fn a_server_that_cannot_start_says_why() {
     environment.set("server.drain_s", "\"soon\"").unwrap();
     environment.set("http.colour", "\"red\"").unwrap();
     let refused = environment.run(&["start"]).unwrap();
-    assert_eq!(refused.code, Some(1));
+    assert_eq!(refused.code, 1);
     for part in ["server.toml:", "drain_s", "colour"] {
         assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
     }
@@ -139,7 +139,7 @@ fn a_server_that_cannot_start_says_why() {
     let environment = Environment::builder().create().unwrap();
     let _busy = TcpListener::bind(environment.address()).unwrap();
     let refused = environment.run(&["start"]).unwrap();
-    assert_eq!(refused.code, Some(1));
+    assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains(&environment.address().to_string()), "{}", refused.stderr);
 }
 
@@ -147,7 +147,9 @@ fn a_server_that_cannot_start_says_why() {
 fn keys_and_passwords_are_their_owners_alone() {
     let environment = Environment::start().unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    for name in ["client/admin-password", "client/client.key", "server1/tls/server.key", "server1/tls/cluster.key"] {
+    for name in
+        ["client/admin-password", "client/client.key", "server1/tls/server.key", "server1/tls/cluster.key"]
+    {
         assert_eq!(mode(&environment.root().join(name)), 0o600, "{name}");
     }
     for name in ["", "ca", "client", "server1", "server1/tls", "server1/work", "server1/pickup"] {
@@ -179,7 +181,8 @@ fn the_foreground_server_logs_to_the_terminal_and_ends_with_a_signal() {
 fn everything_listens_on_loopback() {
     let environment = Environment::builder().create().unwrap();
     let text = fs::read_to_string(environment.settings_file()).unwrap();
-    let listening: Vec<_> = text.lines().filter(|line| line.contains("127.0.0.1:") && !line.starts_with('#')).collect();
+    let listening: Vec<_> =
+        text.lines().filter(|line| line.contains("127.0.0.1:") && !line.starts_with('#')).collect();
     assert_eq!(listening.len(), 3, "{listening:#?}");
     assert!(!text.contains("0.0.0.0"), "{text}");
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
 
@@ -35,8 +36,8 @@ pub struct Command {
 /// What a run gave.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The exit code; `None` when a signal ended it.
-    pub code: Option<i32>,
+    /// The exit code; 128 and the signal's number when one ended it, as shells count.
+    pub code: i32,
     /// Standard output.
     pub stdout: String,
     /// Standard error.
@@ -103,7 +104,7 @@ impl Command {
         }
         let output = child.wait_with_output().context("cannot read from crosstie")?;
         Ok(Outcome {
-            code: output.status.code(),
+            code: output.status.code().or(output.status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
@@ -117,8 +118,8 @@ impl Outcome {
     /// What the command said otherwise.
     pub fn success(self) -> Result<Self> {
         match self.code {
-            Some(0) => Ok(self),
-            code => bail!("exit code {code:?}\nstdout: {}\nstderr: {}", self.stdout, self.stderr),
+            0 => Ok(self),
+            code => bail!("exit code {code}\nstdout: {}\nstderr: {}", self.stdout, self.stderr),
         }
     }
 

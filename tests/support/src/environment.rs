@@ -208,7 +208,7 @@ impl Environment {
     ///
     /// # Panics
     /// When it never does.
-    #[must_use]
+    #[expect(clippy::must_use_candidate, reason = "most callers only wait")]
     pub fn wait_for_status(&self, path: &str, status: u16) -> crate::http::Reply {
         let http = self.http();
         wait_for(&format!("GET {path} answers {status}"), || {

@@ -85,6 +85,18 @@ impl Running {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
+    /// Ends the load now and reads the report.
+    ///
+    /// # Errors
+    /// As for [`Running::finish`].
+    pub fn finish_early(self) -> Result<Report> {
+        if let Some(child) = &self.child {
+            // wrk prints what it has when it is interrupted. One that has ended needs no signal.
+            let _ = crate::processes::send(i32::try_from(child.id())?, nix::sys::signal::Signal::SIGINT);
+        }
+        self.finish()
+    }
+
     /// Waits for the end and reads the report.
     ///
     /// # Errors
