@@ -2,6 +2,16 @@
 //!
 //! One test binary: linking is what end-to-end tests cost most. Each module is one promise's topic.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests report by panicking, and their functions beside `#[test]` ones are tests too"
+)]
+
 mod command;
 mod crashes;
 mod definitions;
