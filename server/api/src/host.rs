@@ -39,6 +39,12 @@ pub trait Host: Send + Sync {
 
     /// All metrics of this server in Prometheus text form (version 0.0.4).
     fn metrics(&self) -> String;
+
+    /// Counts an attempt to deploy that ended as `deployed`, `refused` or `failed`. A host without metrics
+    /// counts nothing.
+    fn count_deployment(&self, outcome: &'static str) {
+        let _ = outcome;
+    }
 }
 
 /// One server's processes.

@@ -12,7 +12,6 @@ mod openapi;
 mod problem;
 mod serve;
 mod table;
-
 mod upload;
 
 use std::collections::HashMap;

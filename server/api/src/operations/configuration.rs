@@ -8,8 +8,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crosstie_config::repository::{ClusterRepository, ConfigRepository, LogEntry, RepositoryError};
+use crosstie_config::repository::{ClusterRepository, ConfigRepository, LogEntry, RepositoryError, Restored};
 use crosstie_config::settings::{self, SETTINGS_FILE};
+use crosstie_config::{LocatedFault, user};
 use crosstie_model::{Event, Revision};
 use crosstie_odb::AuditEntry;
 use schemars::JsonSchema;
@@ -22,6 +23,8 @@ use crate::clock::timestamp;
 
 /// Where the server's own repository lies in its directory.
 const CONFIG_DIRECTORY: &str = "config";
+/// Where the files of services' own settings lie.
+const USER_DIRECTORY: &str = "config/user";
 /// Where the cluster's lies.
 const CLUSTER_DIRECTORY: &str = "config/cluster";
 /// The settings within the server's repository.
@@ -167,12 +170,9 @@ impl Operations {
             .map_err(|_| refused(format!("{SETTINGS_IN_REPOSITORY} of the commit {commit} is not text")))?;
         let new = settings::parse(&text, Path::new(SETTINGS_FILE)).map_err(OperationError::Faults)?;
         let (wanted, author) = (commit.to_owned(), author.to_owned());
-        let restored = self
-            .in_config_repository(move |r| {
-                let id = r.find(&wanted)?;
-                r.restore(id, &author, &format!("Roll back to {}", id.short()))
-            })
-            .await?;
+        let user_files = self.directory().join(USER_DIRECTORY);
+        let restored = self.in_config_repository(move |r| restore(r, &wanted, &author, &user_files)).await?;
+        let restored = restored.map_err(|faults| OperationError::Faults(self.below_directory(faults)))?;
         let needs_restart = settings::changed_at_start_only(&self.host().settings(), &new);
         self.host().publish(Event::SettingsChanged);
         Ok(ConfigRollback {
@@ -181,6 +181,16 @@ impl Operations {
             set_aside: restored.set_aside.map(|id| id.to_string()),
             needs_restart,
         })
+    }
+
+    /// The same faults with paths as people know them: relative to the server's directory.
+    fn below_directory(&self, mut faults: Vec<LocatedFault>) -> Vec<LocatedFault> {
+        for fault in &mut faults {
+            if let Ok(below) = fault.file.strip_prefix(self.directory()) {
+                fault.file = below.to_owned();
+            }
+        }
+        faults
     }
 
     /// Brings definitions and active deployments back to what they were at the commit `commit` of the
@@ -257,6 +267,24 @@ impl Operations {
             other => OperationError::Repository(Box::new(other)),
         })
     }
+}
+
+/// Restores the files of `commit`, and what was there before when the user files among them are not valid:
+/// those can only be read where they lie.
+fn restore(
+    repository: &ConfigRepository,
+    commit: &str,
+    author: &str,
+    user_files: &Path,
+) -> Result<Result<Restored, Vec<LocatedFault>>, RepositoryError> {
+    let (id, before) = (repository.find(commit)?, repository.head()?);
+    let restored = repository.restore(id, author, &format!("Roll back to {}", id.short()))?;
+    let Err(faults) = user::load(user_files) else { return Ok(Ok(restored)) };
+    if let Some(before) = before {
+        let message = format!("Undo the rollback to {}, which is not valid", id.short());
+        repository.restore(before, author, &message)?;
+    }
+    Ok(Err(faults))
 }
 
 fn refused(reason: String) -> OperationError {

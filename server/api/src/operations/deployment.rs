@@ -204,6 +204,7 @@ impl Operations {
             }
             Err(error) => (AttemptOutcome::Failed, error.to_string(), String::new()),
         };
+        self.host().count_deployment(outcome.as_str());
         let source = match source {
             DeploySource::Pickup { path } => path,
             DeploySource::Api { .. } => "api",

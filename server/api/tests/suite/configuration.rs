@@ -75,6 +75,22 @@ async fn going_back_to_settings_that_are_not_valid_changes_nothing() {
     }
 }
 
+#[tokio::test]
+async fn going_back_to_user_files_that_are_not_valid_puts_everything_back() {
+    let (world, _) = with_history().await;
+    let user = world.directory.path().join("config/user");
+    fs::create_dir_all(&user).unwrap();
+    fs::write(user.join("crm.toml"), "url = ").unwrap();
+    let bad = world.operations.in_config_repository(|r| r.commit_all("ada", "Typo")).await.unwrap().unwrap();
+    fs::write(user.join("crm.toml"), "url = \"x\"\n").unwrap();
+    world.operations.in_config_repository(|r| r.commit_all("ada", "Mend")).await.unwrap();
+    let answer = world.call(ADMIN, "POST", "/config/rollback", json!({"to": bad.to_string()})).await;
+    assert_eq!((answer.status, answer.problem()), (422, "invalid-documents"), "{}", answer.text);
+    assert_eq!(answer.json["faults"][0]["file"], "config/user/crm.toml", "{}", answer.text);
+    assert_eq!(fs::read_to_string(user.join("crm.toml")).unwrap(), "url = \"x\"\n");
+    assert!(!world.host.events.lock().unwrap().contains(&Event::SettingsChanged));
+}
+
 /// Definitions and deployments at revision 2 (`/a`, first version), changed since.
 async fn with_past() -> World {
     let world = World::new().await;
@@ -110,7 +126,7 @@ async fn a_commit_of_the_clusters_repository_names_its_revision() {
         author: "olga".into(),
         time_us: 1_700_000_000_000_000,
         message: format!("Change {revision}"),
-        files: vec![("channel/a.yaml".to_owned(), Some(format!("# {revision}\n").into()))],
+        files: vec![("channel/a.yaml".to_owned(), Some(format!("# {revision}\n")))],
     };
     let rows: Vec<_> = (1..=6).map(row).collect();
     world.operations.in_cluster_repository(move |r| r.append(&rows)).await.unwrap();
