@@ -18,7 +18,7 @@ PORT_BASE ?= 17010
 # `dev` builds in a fraction of the time and serves at a fraction of the speed.
 PROFILE ?= release
 
-PACKAGES := build-essential pkg-config python3-dev python3-venv curl git wrk
+PACKAGES := build-essential pkg-config python3-dev python3-venv curl git openssl wrk
 # Fuzz targets of fuzz/, each run for FUZZ_SECONDS. A new target is one word here.
 FUZZ_TARGETS := path_matcher control_frames request_decoders
 FUZZ_SECONDS ?= 60

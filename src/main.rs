@@ -5,6 +5,7 @@
 //! do nothing the API cannot.
 
 mod archive;
+mod certificates;
 mod client;
 mod command;
 mod completion;

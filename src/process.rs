@@ -15,6 +15,7 @@ use crosstie_model::settings::ServerSettings;
 use crosstie_process::pidfile;
 use serde_json::json;
 
+use crate::certificates;
 use crate::client::Client;
 use crate::command::{Context, say};
 use crate::environment::{Environment, ServerDirectory, Target, reachable};
@@ -74,7 +75,7 @@ pub(crate) fn start_foreground(context: &Context, arguments: &StartArguments) ->
     if let Some(pid) = pidfile::running_supervisor(server.path()) {
         bail!("{} runs already (pid {pid}): `crosstie stop` stops it", server.name());
     }
-    check(server)?;
+    certificates::renew(&target.environment, server, &check(server)?);
     Ok(crosstie_worker::run_server(server.path(), true))
 }
 
@@ -145,6 +146,7 @@ fn listening(settings: &ServerSettings) -> Vec<(SocketAddr, &'static str)> {
 /// Its settings are wrong, a port is in use, or it ended or hung; then the last thing it said.
 pub(crate) fn launch(environment: &Environment, server: &ServerDirectory) -> Result<u32> {
     let settings = check(server)?;
+    certificates::renew(environment, server, &settings);
     let console = open_console(&server.console_log())?;
     let said_before = console.metadata()?.len();
     let binary = std::env::current_exe().context("cannot tell where this program is")?;

@@ -5,7 +5,7 @@
 //! open channels without credentials.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -22,6 +22,7 @@ use crosstie_security::{
 };
 use serde_json::{Value, json};
 
+use crate::certificates::{self, ADMINISTRATOR};
 use crate::command::{Context, say};
 use crate::environment::{Environment, ServerDirectory};
 use crate::output::{self, line};
@@ -29,9 +30,6 @@ use crate::{process, venv};
 
 /// The one server's name.
 const SERVER: &str = "server1";
-
-/// The first administrator; the command line's certificate speaks for them.
-const ADMINISTRATOR: &str = "admin";
 
 /// HTTPS service traffic, counted from the base port.
 const HTTPS_OFFSET: u16 = 50;
@@ -182,12 +180,9 @@ fn make_secrets(environment: &Environment, server: &ServerDirectory) -> Result<S
     let cluster_key = ClusterKey::generate()?;
     let tls = server.tls();
     cluster_key.save(&tls.join("cluster.key"))?;
-    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    let own = authority.issue_server(SERVER, &["localhost", SERVER], &addresses)?;
-    own.save(&tls.join("server.pem"), &tls.join("server.key"))?;
+    certificates::issue_server(&authority, server)?;
+    certificates::issue_client(&authority, environment)?;
     let client = environment.client();
-    let issued = authority.issue_client(ADMINISTRATOR)?;
-    issued.save(&client.join("client.pem"), &client.join("client.key"))?;
     for directory in [environment.ca(), tls, client.clone()] {
         crosstie_security::private_file::write_public(
             &directory.join("ca.pem"),

@@ -144,6 +144,36 @@ fn a_server_that_cannot_start_says_why() {
 }
 
 #[test]
+fn a_certificate_that_ends_soon_is_renewed_at_the_next_start() {
+    let environment = Environment::builder().create().unwrap();
+    let tls = environment.server().join("tls");
+    let (certificate, key) = (tls.join("server.pem"), tls.join("server.key"));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "1",
+        ])
+        .args(["-subj", "/CN=server1"])
+        .args(["-out".as_ref(), certificate.as_os_str(), "-keyout".as_ref(), key.as_os_str()])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let said = environment.run(&["start"]).unwrap().success().unwrap().stderr;
+    assert!(said.contains("renewed"), "{said}");
+    assert_eq!(environment.https().unwrap().get("/health/ready").unwrap().status, 200);
+    environment.stop().unwrap();
+    let said = environment.run(&["start"]).unwrap().success().unwrap().stderr;
+    assert!(!said.contains("renewed"), "{said}");
+}
+
+#[test]
 fn keys_and_passwords_are_their_owners_alone() {
     let environment = Environment::start().unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

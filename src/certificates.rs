@@ -1,0 +1,80 @@
+//! The certificates of an environment's components: issued by `quickstart`, renewed by `start` in time.
+//!
+//! The authority's key is in no file: it lies in the operational database, sealed with the cluster key.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use crosstie_model::settings::ServerSettings;
+use crosstie_odb::{Odb, OdbOptions};
+use crosstie_security::{CertificateAuthority, ClusterKey, SecretResolver, authority};
+
+use crate::command::say;
+use crate::environment::{Environment, ServerDirectory};
+
+/// The first administrator; the command line's certificate speaks for them.
+pub(crate) const ADMINISTRATOR: &str = "admin";
+
+/// Issues `server`'s certificate, for this host.
+pub(crate) fn issue_server(authority: &CertificateAuthority, server: &ServerDirectory) -> Result<()> {
+    let name = server.name();
+    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let issued = authority.issue_server(&name, &["localhost", &name], &addresses)?;
+    Ok(issued.save(&server.tls().join("server.pem"), &server.tls().join("server.key"))?)
+}
+
+/// Issues the command line's certificate.
+pub(crate) fn issue_client(authority: &CertificateAuthority, environment: &Environment) -> Result<()> {
+    let directory = environment.client();
+    let issued = authority.issue_client(ADMINISTRATOR)?;
+    Ok(issued.save(&directory.join("client.pem"), &directory.join("client.key"))?)
+}
+
+/// Issues anew what ends soon: the certificates that `quickstart` made. One that somebody put in their place
+/// under another name is theirs to renew. A failure is told and does not keep the server from starting.
+pub(crate) fn renew(environment: &Environment, server: &ServerDirectory, settings: &ServerSettings) {
+    let own = server.tls().join("server.pem");
+    let client = environment.client().join("client.pem");
+    let in_use = server.path().join(&settings.security.certificate);
+    let due: Vec<&PathBuf> = [&own, &client]
+        .into_iter()
+        .filter(|path| **path == client || **path == in_use)
+        .filter(|path| ends_soon(path))
+        .collect();
+    if due.is_empty() {
+        return;
+    }
+    let renewed = open_authority(server, settings).and_then(|authority| {
+        if due.contains(&&own) {
+            issue_server(&authority, server)?;
+        }
+        if due.contains(&&client) {
+            issue_client(&authority, environment)?;
+        }
+        anyhow::Ok(())
+    });
+    match renewed {
+        Ok(()) => due.iter().for_each(|path| say(&format!("renewed {}", path.display()))),
+        Err(error) => say(&format!("crosstie: a certificate ends soon and cannot be renewed: {error:#}")),
+    }
+}
+
+fn ends_soon(path: &Path) -> bool {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    authority::needs_renewal(&text, time::OffsetDateTime::now_utc()).unwrap_or(false)
+}
+
+fn open_authority(server: &ServerDirectory, settings: &ServerSettings) -> Result<CertificateAuthority> {
+    let key = Arc::new(ClusterKey::load(&server.path().join(&settings.security.cluster_key))?);
+    let resolver = SecretResolver::new(Arc::clone(&key), server.path().to_owned());
+    let password =
+        settings.odb.password.as_deref().map(|given| resolver.resolve_setting(given)).transpose()?;
+    let options = OdbOptions::from_section(&settings.odb, server.path(), password);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let row = runtime.block_on(async { Odb::connect(&options)?.ca().await })?;
+    let row = row.context("the operational database holds no certificate authority")?;
+    Ok(CertificateAuthority::open_sealed(&row.certificate_pem, &row.sealed_key, &key)?)
+}
