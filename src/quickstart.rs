@@ -254,6 +254,8 @@ fn report(context: &Context, environment: &Environment, ports: Ports, pid: Optio
 fn sentences(answer: &Value, environment: &Environment, started: bool) -> Vec<String> {
     let field = |key: &str| output::field(answer, key);
     let root = environment.root().display();
+    // As it was called: it need not be on the PATH.
+    let command = std::env::args_os().next().unwrap_or_else(|| "crosstie".into());
     let state = if started { "runs" } else { "is ready; `crosstie start` starts it" };
     vec![
         format!("The environment {root} {state}."),
@@ -273,7 +275,7 @@ fn sentences(answer: &Value, environment: &Environment, started: bool) -> Vec<St
         String::new(),
         "Commands find the environment by its directory:".to_owned(),
         format!("  export CROSSTIE_DIR={root}"),
-        "  crosstie status".to_owned(),
+        format!("  {} status", command.display()),
     ]
 }
 
