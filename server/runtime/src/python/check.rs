@@ -8,12 +8,17 @@
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use crosstie_model::limits::MAX_ARTIFACT_BYTES;
 use crosstie_model::names::UnitName;
 use crosstie_model::ports::LoadError;
 use crosstie_model::unit::{Artifact, ArtifactKind, UnitManifest};
+use pyo3::Python;
 use serde::{Deserialize, Serialize};
+
+use super::interpreter::{self, Setting};
+use super::runtime;
 
 /// Longest header line, in bytes.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
@@ -114,8 +119,7 @@ pub fn decode_request(input: impl Read) -> Result<CheckRequest, RequestError> {
     if library.len() != header.library.as_ref().map_or(0, |part| part.bytes) {
         return Err(RequestError::Length);
     }
-    let artifact =
-        |part: Part, content: &[u8]| Artifact::new(part.unit, part.kind, content.to_vec().into());
+    let artifact = |part: Part, content: &[u8]| Artifact::new(part.unit, part.kind, content.to_vec().into());
     Ok(CheckRequest {
         venv: header.venv,
         unit: artifact(header.unit, unit),
@@ -150,15 +154,87 @@ fn encode_response(mut output: impl Write, result: Result<UnitManifest, LoadErro
 /// The whole life of the scratch process: reads the request, checks it, writes the answer. Standard output
 /// is given away first, so that nothing user code prints reaches it.
 #[must_use]
-pub fn run() -> std::process::ExitCode {
-    match decode_request(io::stdin().lock()) {
-        Ok(_) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            let refused = LoadError { message: error.to_string(), detail: String::new() };
-            match encode_response(io::stdout().lock(), Err(refused)) {
-                Ok(()) => std::process::ExitCode::SUCCESS,
-                Err(_) => std::process::ExitCode::FAILURE,
+pub fn run() -> ExitCode {
+    let answered = output::take().and_then(|output| {
+        let result = match decode_request(io::stdin().lock()) {
+            Ok(request) => check(&request),
+            Err(error) => Err(LoadError { message: error.to_string(), detail: String::new() }),
+        };
+        encode_response(output, result)
+    });
+    if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn check(request: &CheckRequest) -> Result<UnitManifest, LoadError> {
+    interpreter::start(&request.venv, Setting::Check)
+        .map_err(|error| LoadError { message: error.to_string(), detail: String::new() })?;
+    Python::attach(|py| runtime::describe(py, &request.unit, request.library.as_ref()))
+}
+
+mod output {
+    #![expect(unsafe_code, reason = "moves file descriptors")]
+
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::FromRawFd as _;
+
+    /// Keeps standard output for the answer, and sends what is printed to standard error.
+    pub(super) fn take() -> io::Result<File> {
+        // SAFETY: the calls take no pointers; the descriptor that `fcntl` returns is fresh and ours alone.
+        unsafe {
+            match libc::fcntl(libc::STDOUT_FILENO, libc::F_DUPFD_CLOEXEC, 10) {
+                -1 => Err(io::Error::last_os_error()),
+                own if libc::dup2(libc::STDERR_FILENO, libc::STDOUT_FILENO) < 0 => {
+                    drop(File::from_raw_fd(own));
+                    Err(io::Error::last_os_error())
+                }
+                own => Ok(File::from_raw_fd(own)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn artifact(content: &'static [u8]) -> Artifact {
+        Artifact::new(UnitName::new("demo").unwrap(), ArtifactKind::PythonFile, content.into())
+    }
+
+    #[test]
+    fn a_request_survives_its_way() {
+        let library = Artifact::new(
+            UnitName::new("lib").unwrap(),
+            ArtifactKind::PythonLibrary,
+            b"\n\0binary".as_slice().into(),
+        );
+        let request = encode_request(Path::new("/srv/venv"), &artifact(b"line\nline\n"), Some(&library));
+        let decoded = decode_request(request.as_slice()).unwrap();
+        assert_eq!(decoded.unit, artifact(b"line\nline\n"));
+        assert_eq!(decoded.library, Some(library));
+        assert_eq!(decoded.venv, Path::new("/srv/venv"));
+    }
+
+    #[test]
+    fn a_request_that_is_cut_is_refused() {
+        let request = encode_request(Path::new("/srv/venv"), &artifact(b"abc"), None);
+        for end in 0..request.len() {
+            assert!(decode_request(&request[..end]).is_err(), "{end}");
+        }
+        let mut longer = request;
+        longer.push(b'x');
+        assert!(matches!(decode_request(longer.as_slice()), Err(RequestError::Length)));
+    }
+
+    #[test]
+    fn a_process_that_ended_early_is_the_artifacts_fault() {
+        for output in [&b""[..], b"{", b"null", b"{\"manifest\": 1}"] {
+            let error = decode_response(output).unwrap_err();
+            assert!(error.message.contains("os._exit"), "{error}");
+        }
+        let mut output = Vec::new();
+        encode_response(&mut output, Ok(UnitManifest::default())).unwrap();
+        assert_eq!(decode_response(&output), Ok(UnitManifest::default()));
     }
 }

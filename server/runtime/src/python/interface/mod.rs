@@ -1,0 +1,18 @@
+//! `self`: the objects a service sees, as Python classes in Rust. Made on first use; what a handler does not
+//! look at costs nothing.
+
+mod data;
+mod http;
+mod logger;
+mod request;
+mod response;
+mod service;
+mod tables;
+
+pub(crate) use data::Data;
+pub(crate) use http::{Headers, Http};
+pub(crate) use logger::{Logger, write as write_log};
+pub(crate) use request::{Channel, Request};
+pub(crate) use response::{Response, Written};
+pub(crate) use service::ServiceBase;
+pub(crate) use tables::Dictionaries;

@@ -1,0 +1,4 @@
+//! Services in the real interpreter.
+
+mod calls;
+mod support;
