@@ -142,8 +142,9 @@ impl Hearing {
                     tracing::error!(%error, "the supervisor could not be told of the new configuration");
                 }
             }
-            // The singleton's to act on; quarantine lies in shared memory; reports are for the operations.
-            Event::SettingsChanged | Event::QuarantineReleased { .. } | Event::Applied(_) => {}
+            Event::QuarantineReleased { .. } => self.standing.retry(),
+            // The singleton's to act on; reports are for the operations.
+            Event::SettingsChanged | Event::Applied(_) => {}
         }
     }
 }

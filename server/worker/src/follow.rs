@@ -38,6 +38,7 @@ pub(crate) struct Standing {
     failed: ArcSwap<Vec<FailedUnit>>,
     wake: Notify,
     announce: std::sync::atomic::AtomicBool,
+    retry: std::sync::atomic::AtomicBool,
 }
 
 impl Standing {
@@ -59,6 +60,12 @@ impl Standing {
     /// Deployments of the served snapshot that could not be loaded here.
     pub(crate) fn failed_units(&self) -> Arc<Vec<FailedUnit>> {
         self.failed.load_full()
+    }
+
+    /// Tries again to load what failed: a quarantine was lifted.
+    pub(crate) fn retry(&self) {
+        self.retry.store(true, Ordering::Release);
+        self.wake.notify_one();
     }
 
     /// Looks at the ODB now. With `announce` the worker also reports when there is nothing new.
@@ -175,7 +182,9 @@ impl Follower {
             Err(error) => return self.degrade(&error.to_string()),
         };
         let served = self.standing.revision();
-        if newest != served && self.refused != Some(newest) {
+        let retry =
+            self.standing.retry.swap(false, Ordering::AcqRel) && !self.standing.failed_units().is_empty();
+        if retry || (newest != served && self.refused != Some(newest)) {
             match self.odb.snapshot().await {
                 Ok(snapshot) => self.serve(snapshot, Faults::Refuse).await,
                 Err(error) => return self.degrade(&error.to_string()),

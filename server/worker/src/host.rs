@@ -8,7 +8,7 @@ use crosstie_model::ports::ServiceDirectory;
 use crosstie_model::settings::ServerSettings;
 use crosstie_model::{Event, ServiceName};
 use crosstie_process::shm::{Segment, Verdict, WorkerState, WorkerView};
-use crosstie_telemetry::metrics::Metrics;
+use crosstie_telemetry::metrics::{Metrics, counters};
 
 use crate::follow::Standing;
 use crate::live::CurrentLive;
@@ -66,6 +66,10 @@ impl Host for WorkerHost {
     fn metrics(&self) -> String {
         let revision = self.standing.revision().0;
         render(&self.metrics, &self.segment, self.standing.degraded().is_some(), revision)
+    }
+
+    fn count_deployment(&self, outcome: &'static str) {
+        self.metrics.counter(&counters::DEPLOYMENTS, &[("outcome", outcome)]).add(1);
     }
 }
 

@@ -68,16 +68,20 @@ pub(crate) trait ArtifactSource: Send + Sync {
     async fn fetch(&self, unit: &UnitName, active: &ActiveUnit) -> Result<Artifact, LoadError>;
 }
 
+/// Whether a unit killed so many workers while it was loaded that it must not be loaded any more.
+pub(crate) type IsQuarantined = Box<dyn Fn(&UnitName) -> bool + Send + Sync>;
+
 /// Loads what a snapshot needs and keeps what the previous one had loaded.
 pub(crate) struct Loader {
     runtimes: Vec<Arc<dyn Runtime>>,
+    is_quarantined: IsQuarantined,
     loaded: HashMap<UnitName, Arc<LoadedUnit>>,
 }
 
 impl Loader {
     /// A loader for code of these runtimes' kinds.
-    pub(crate) fn new(runtimes: Vec<Arc<dyn Runtime>>) -> Self {
-        Self { runtimes, loaded: HashMap::new() }
+    pub(crate) fn new(runtimes: Vec<Arc<dyn Runtime>>, is_quarantined: IsQuarantined) -> Self {
+        Self { runtimes, is_quarantined, loaded: HashMap::new() }
     }
 
     /// Loads what is new in `snapshot` and says which deployments could not be loaded. A unit that fails
@@ -130,6 +134,11 @@ impl Loader {
             self.runtimes.iter().find(|runtime| runtime.kinds().contains(&active.kind)).ok_or_else(|| {
                 LoadError { message: format!("no runtime loads {}", active.kind), detail: String::new() }
             })?;
+        if (self.is_quarantined)(name) {
+            let message =
+                format!("workers died while loading it; `crosstie service release {name}` lets it try again");
+            return Err(LoadError { message, detail: String::new() });
+        }
         let artifact = source.fetch(name, active).await?;
         let library = match (library, UnitName::new(LIBRARY_UNIT)) {
             (Some(library), Ok(name)) => Some(source.fetch(&name, library).await?),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crosstie_channels::ports::{ConcurrencyCells, ConcurrencyGauge, ConnectionShare};
-use crosstie_process::shm::{Gauge, Permit, Segment, WorkerSlot, WorkerState};
+use crosstie_process::shm::{Gauge, Permit, Segment, WorkerSlot};
 
 /// This worker's share of its server's connections.
 ///
@@ -40,12 +40,9 @@ impl ConnectionShare for Share {
     }
 
     fn may_accept(&self) -> bool {
-        let workers = self.segment.workers();
-        let serving = workers.iter().filter(|worker| worker.state == WorkerState::Ready);
-        let (count, total) = serving
-            .fold((0u64, 0u64), |(count, total), worker| (count + 1, total + u64::from(worker.connections)));
+        let load = self.segment.serving_load();
         let own = u64::from(self.own.connections.load(std::sync::atomic::Ordering::Relaxed));
-        within_share(own, total, count)
+        within_share(own, load.connections, load.workers)
     }
 }
 

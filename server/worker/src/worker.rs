@@ -12,6 +12,7 @@ use crosstie_channels::ports::Ports;
 use crosstie_channels::routes::Routes;
 use crosstie_channels::server::{HttpServer, HttpServerOptions, Transport};
 use crosstie_config::user;
+use crosstie_model::UnitName;
 use crosstie_model::ports::ServiceDirectory;
 use crosstie_model::settings::ServerSettings;
 use crosstie_odb::{Odb, OdbDataStore, OdbOptions};
@@ -238,7 +239,11 @@ impl Parts {
             slot: self.index,
             odb: self.odb.clone(),
             last_good: LastGood::new(&self.directory.join("work")),
-            loader: Loader::new(vec![Arc::new(self.python)]),
+            loader: {
+                let segment = Arc::clone(&self.host.segment);
+                let is_quarantined = move |unit: &UnitName| segment.is_unit_quarantined(unit);
+                Loader::new(vec![Arc::new(self.python)], Box::new(is_quarantined))
+            },
             current: self.current,
             routes: self.routes,
             resolver: self.resolver,

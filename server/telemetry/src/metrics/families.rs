@@ -79,6 +79,11 @@ pub mod counters {
     /// Spans exported.
     pub const SPANS_EXPORTED: Family =
         Family::counter("crosstie_trace_spans_exported_total", "Trace spans exported.");
+    /// Deployments by what became of them. Label `outcome`: `deployed`, `refused`, `failed`.
+    pub const DEPLOYMENTS: Family = Family::counter(
+        "crosstie_deployments_total",
+        "Artifacts that were to be deployed, by what became of them.",
+    );
     /// Snapshots a worker applied or could not. Label `outcome`: `applied`, `failed`.
     pub const SNAPSHOTS: Family = Family::counter(
         "crosstie_snapshots_total",
@@ -95,6 +100,7 @@ pub(super) const FAMILIES: &[Family] = &[
     counters::LOG_DROPPED,
     counters::SPANS_DROPPED,
     counters::SPANS_EXPORTED,
+    counters::DEPLOYMENTS,
     counters::SNAPSHOTS,
     Family::counter(
         "crosstie_counter_cells_overflow_total",
