@@ -1,7 +1,7 @@
 //! Request bodies: read within limits, freed of content codings, decoded by media type.
 //!
 //! Decoding is synchronous and pure, `bytes in, Payload or Failure out`; large bodies are decoded on a
-//! blocking thread so that the reactor stays free ([`INLINE_DECODE_BYTES`]).
+//! blocking thread so that the reactor stays free.
 
 pub mod coding;
 mod coerce;

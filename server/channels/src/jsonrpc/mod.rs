@@ -4,7 +4,7 @@
 //! is no JSON or no request, 401, 413, 415, 429 …) and an error object as its body; what concerns a call is
 //! 200 with a response object. A request of notifications only gets 204.
 //!
-//! A batch runs up to [`BATCH_AT_ONCE`] calls at once and answers in the order of its calls. Every call counts
+//! A batch runs up to eight calls at once and answers in the order of its calls. Every call counts
 //! against the rate limits, so a batch is no way around them.
 
 mod call;

@@ -1,15 +1,22 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::support::client::Client;
 use crate::support::{Server, Setup, eventually};
 
 fn server(linger: Duration) -> Server {
+    setup(linger).start()
+}
+
+fn setup(linger: Duration) -> Setup {
     let mut setup = Setup::new()
         .channel("echo", json!({"type": "rest", "path": "/echo", "service": "echo"}))
         .channel("slow", json!({"type": "rest", "path": "/slow", "service": "slow"}));
     setup.linger = linger;
-    setup.start()
+    setup
 }
 
 fn wait_drained(server: &Server) {
@@ -100,35 +107,39 @@ fn abort_ends_what_does_not_end_by_itself() {
     assert_eq!(server.fakes().seen_at_least(1)[0].status, 499);
 }
 
-/// What a roll does to keep-alive clients: none may see an error.
+/// What a roll does to keep-alive clients, on one listening socket as workers share it: none may see an error.
 #[test]
 fn keep_alive_clients_lose_nothing_when_a_server_drains() {
-    for _ in 0..5 {
-        let old = server(Duration::from_secs(20));
-        let new = server(Duration::from_secs(20));
-        let (first, second) = (old.address, new.address);
-        let clients: Vec<_> = (0..4)
-            .map(|_| {
-                std::thread::spawn(move || {
-                    let mut client = crate::support::client::Client::connect(first);
-                    let (mut served, mut address) = (0, first);
-                    while address == first || served < 300 {
-                        let answer = client.get("/echo", "");
-                        assert_eq!(answer.status, 200);
-                        served += 1;
-                        if answer.header("connection") == Some("close") {
-                            address = second;
-                            client = crate::support::client::Client::connect(second);
-                        }
+    let linger = Duration::from_secs(20);
+    let mut old = server(linger);
+    let address = old.address;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let (mut client, mut served) = (Client::connect(address), 0);
+                while !stop.load(Ordering::SeqCst) {
+                    let answer = client.get("/echo", "");
+                    assert_eq!(answer.status, 200);
+                    served += 1;
+                    if answer.header("connection") == Some("close") {
+                        client = Client::connect(address);
                     }
-                })
+                }
+                served
             })
-            .collect();
-        std::thread::sleep(Duration::from_millis(30));
+        })
+        .collect();
+    for _ in 0..10 {
+        let new = setup(linger).start_on(old.listener.try_clone().unwrap());
+        std::thread::sleep(Duration::from_millis(20));
         old.http.drain();
-        for client in clients {
-            client.join().unwrap();
-        }
         wait_drained(&old);
+        old = new;
+    }
+    stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        assert!(client.join().unwrap() > 10);
     }
 }

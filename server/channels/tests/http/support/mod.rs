@@ -110,7 +110,11 @@ impl Setup {
     }
 
     pub(crate) fn start(self) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.start_on(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// Starts on a listening socket that other servers may share, as workers do.
+    pub(crate) fn start_on(self, listener: TcpListener) -> Server {
         let address = listener.local_addr().unwrap();
         let inherited = listener.try_clone().unwrap();
         let routes = Arc::new(ArcSwap::from_pointee(self.routes()));
@@ -132,15 +136,7 @@ impl Setup {
             });
         });
         let http = ready.recv().unwrap();
-        Server {
-            address,
-            _listener: listener,
-            http,
-            routes,
-            setup: self,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Server { address, listener, http, routes, setup: self, stop: Some(stop), thread: Some(thread) }
     }
 }
 
@@ -148,7 +144,7 @@ impl Setup {
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// As the supervisor does, keeps the socket when the server stops accepting from it.
-    _listener: TcpListener,
+    pub(crate) listener: TcpListener,
     pub(crate) http: HttpServer,
     pub(crate) routes: Arc<ArcSwap<Routes>>,
     pub(crate) setup: Setup,
