@@ -1,13 +1,12 @@
-//! Processes as the kernel shows them: who descends from a supervisor, what they cost, and signals by id.
+//! Processes as the kernel shows them: who descends from a supervisor, and signals by id.
 
 use std::collections::HashMap;
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, SysconfVar, sysconf};
+use nix::unistd::Pid;
 
 /// One process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,10 +17,6 @@ pub struct Process {
     pub parent: i32,
     /// The kernel's letter for its state; `Z` for a zombie.
     pub state: char,
-    /// User and system time so far, in clock ticks.
-    ticks: u64,
-    /// Resident memory, in pages.
-    resident_pages: u64,
 }
 
 impl Process {
@@ -32,28 +27,7 @@ impl Process {
         // The name stands in parentheses and may hold anything; fields count from after its end.
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
-        let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
-        Some(Self {
-            pid,
-            parent: fields.get(1)?.parse().ok()?,
-            state: fields.first()?.chars().next()?,
-            ticks: number(11)? + number(12)?,
-            resident_pages: number(21)?,
-        })
-    }
-
-    /// User and system time so far. Ends with the process: sample before it does.
-    #[must_use]
-    pub fn cpu(&self) -> Duration {
-        let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|n| u32::try_from(n).ok());
-        Duration::from_secs(self.ticks) / per_second.unwrap_or(100)
-    }
-
-    /// Resident memory in bytes.
-    #[must_use]
-    pub fn resident(&self) -> u64 {
-        let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|n| u64::try_from(n).ok());
-        self.resident_pages * page.unwrap_or(4096)
+        Some(Self { pid, parent: fields.get(1)?.parse().ok()?, state: fields.first()?.chars().next()? })
     }
 }
 
@@ -104,7 +78,6 @@ mod tests {
         let pid = i32::try_from(child.id()).unwrap();
         assert!(tree(own).iter().any(|process| process.pid == pid));
         assert!(is_alive(pid));
-        assert!(Process::read(own).unwrap().resident() > 0);
         send(pid, Signal::SIGKILL).unwrap();
         child.wait().unwrap();
         assert!(!is_alive(pid));
