@@ -25,7 +25,7 @@ impl Faults {
         let (title, detail) = (text("title"), text("detail"));
         let listed = problem.get("faults").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let mut lines: Vec<String> = listed.iter().map(fault_line).collect();
-        let summary = match (lines.as_slice(), title) {
+        let mut summary = match (lines.as_slice(), title) {
             ([only], Some(title)) => {
                 let summary = format!("{title}: {only}");
                 lines.clear();
@@ -34,6 +34,11 @@ impl Faults {
             ([_, _, ..], Some(title)) => title.to_owned(),
             _ => detail.or(title).unwrap_or("the request was refused").to_owned(),
         };
+        // What failed inside is told by the log alone, under the correlation id.
+        let inside = problem.get("status").and_then(Value::as_u64).is_some_and(|status| status >= 500);
+        if let (true, Some(cid)) = (inside, text("cid")) {
+            summary.push_str(&format!(": `crosstie logs --cid {cid}` tells more"));
+        }
         lines.extend(text("trace").into_iter().flat_map(str::lines).map(str::to_owned));
         Self { summary, lines }
     }
@@ -98,6 +103,17 @@ mod tests {
     fn a_problem_without_detail_falls_back_on_its_title() {
         assert_eq!(Faults::from_problem(&json!({"title": "Conflict"})).to_string(), "Conflict");
         assert_eq!(Faults::from_problem(&json!("?")).to_string(), "the request was refused");
+    }
+
+    #[test]
+    fn a_failure_inside_names_the_way_to_its_log() {
+        let problem = json!({"title": "t", "detail": "The service failed", "status": 500, "cid": "ab"});
+        assert_eq!(
+            Faults::from_problem(&problem).to_string(),
+            "The service failed: `crosstie logs --cid ab` tells more"
+        );
+        let refused = json!({"title": "t", "detail": "no", "status": 409, "cid": "ab"});
+        assert_eq!(Faults::from_problem(&refused).to_string(), "no");
     }
 
     #[test]
