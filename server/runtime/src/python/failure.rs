@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crosstie_model::{Cid, Failure, FailureKind, Fault, Origin, ServiceName};
+use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -153,11 +154,22 @@ pub(crate) fn model_error(py: Python<'_>, faults: &[Fault]) -> PyErr {
         .map_or_else(|error| error, PyErr::from_value)
 }
 
+/// The exception with its traceback attached. Before Python 3.12 the two travel apart until somebody asks for
+/// the exception as a value of its own.
+pub(crate) fn with_traceback<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyAny> {
+    error.clone_ref(py).into_value(py).into_bound(py).into_any()
+}
+
+/// The exception with its traceback. Until Python 3.12 an exception that no Python code caught lacks it.
+pub(crate) fn with_traceback<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyBaseException> {
+    error.clone_ref(py).into_value(py).into_bound(py)
+}
+
 /// The traceback of `error` as text, without the runtime's own frames.
 pub(crate) fn traceback_of(py: Python<'_>, error: &PyErr) -> String {
     let text = py
         .import(intern!(py, "_crosstie_runtime.tracebacks"))
-        .and_then(|module| module.call_method1(intern!(py, "traceback_of"), (error.value(py),)))
+        .and_then(|module| module.call_method1(intern!(py, "traceback_of"), (with_traceback(py, error),)))
         .and_then(|text| text.extract::<String>())
         .unwrap_or_else(|_| error.to_string());
     if text.len() <= MAX_TRACEBACK {

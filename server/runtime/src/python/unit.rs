@@ -241,7 +241,7 @@ impl Unit {
             let files = pyo3::types::PySet::new(py, &self.files)?;
             let message = py
                 .import(intern!(py, "_crosstie_runtime.tracebacks"))?
-                .call_method1(intern!(py, "reason_of"), (error.value(py), files))?
+                .call_method1(intern!(py, "reason_of"), (failure::with_traceback(py, error), files))?
                 .extract()?;
             Ok(LoadError { message, detail: failure::traceback_of(py, error) })
         };
