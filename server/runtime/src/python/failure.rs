@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use crosstie_model::{Cid, Failure, FailureKind, Fault, Origin, ServiceName};
-use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -158,11 +157,6 @@ pub(crate) fn model_error(py: Python<'_>, faults: &[Fault]) -> PyErr {
 /// the exception as a value of its own.
 pub(crate) fn with_traceback<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyAny> {
     error.clone_ref(py).into_value(py).into_bound(py).into_any()
-}
-
-/// The exception with its traceback. Until Python 3.12 an exception that no Python code caught lacks it.
-pub(crate) fn with_traceback<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyBaseException> {
-    error.clone_ref(py).into_value(py).into_bound(py)
 }
 
 /// The traceback of `error` as text, without the runtime's own frames.
