@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crosstie_test_support::{Command, Environment, PortBase, wait_until};
+use crosstie_test_support::{Command, Environment, PortBase, wait_for, wait_until};
 use serde_json::json;
 
 fn quickstart(directory: &Path, ports: &PortBase) -> crosstie_test_support::Outcome {
@@ -107,7 +107,12 @@ fn an_environment_can_be_stopped_and_started_again() {
 #[test]
 fn the_status_names_every_worker() {
     let environment = Environment::start().unwrap();
-    let component = environment.component().unwrap();
+    // A server counts as started when it answers, with its first worker.
+    let component = wait_for("every worker is ready", || {
+        let component = environment.component().ok()?;
+        let workers = component["workers"].as_array()?;
+        workers.iter().all(|worker| worker["state"] == "ready").then_some(component)
+    });
     assert_eq!(component["name"], "server1");
     assert_eq!(component["kind"], "server");
     assert_eq!(component["state"], "running");
@@ -118,7 +123,6 @@ fn the_status_names_every_worker() {
         for key in ["pid", "in_flight", "restarts"] {
             assert!(worker[key].is_u64(), "{key} of {worker}");
         }
-        assert_eq!(worker["state"], "ready");
         assert!(worker["leader"].is_boolean());
     }
     let singletons = workers.iter().filter(|worker| worker["singleton"] == json!(true)).count();
