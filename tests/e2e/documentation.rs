@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A fenced block of a page.
-struct Block {
-    language: String,
-    file: Option<String>,
-    text: String,
+pub(crate) struct Block {
+    pub(crate) language: String,
+    pub(crate) file: Option<String>,
+    pub(crate) text: String,
 }
 
 fn repository() -> PathBuf {
@@ -26,7 +26,7 @@ fn repository() -> PathBuf {
 }
 
 /// The fenced blocks of a page, without the indentation they may have inside a list.
-fn blocks(page: &str) -> Vec<Block> {
+pub(crate) fn blocks(page: &str) -> Vec<Block> {
     let text = fs::read_to_string(repository().join(page)).unwrap();
     let mut found = Vec::new();
     let mut open: Option<(Block, usize)> = None;
@@ -52,14 +52,14 @@ fn blocks(page: &str) -> Vec<Block> {
 }
 
 /// A reader at their terminal, in a directory with `env` and `examples`.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     environment: &'a Environment,
     desk: TempDir,
     exports: String,
 }
 
 impl<'a> Reader<'a> {
-    fn new(environment: &'a Environment) -> Self {
+    pub(crate) fn new(environment: &'a Environment) -> Self {
         let desk = tempfile::tempdir().unwrap();
         symlink(environment.root(), desk.path().join("env")).unwrap();
         symlink(repository().join("examples"), desk.path().join("examples")).unwrap();
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
         Err(format!("{text}\nfailed: {stdout}{}", String::from_utf8_lossy(&output.stderr)))
     }
 
-    fn follow(&mut self, page: &str) {
+    pub(crate) fn follow(&mut self, page: &str) {
         let blocks = blocks(page);
         for (index, block) in blocks.iter().enumerate() {
             if let Some(file) = &block.file {

@@ -15,6 +15,7 @@
 mod command;
 mod crashes;
 mod definitions;
+mod docs;
 mod documentation;
 mod garbage;
 mod hot_deploy;
