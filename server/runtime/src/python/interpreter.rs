@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyModule};
 
 use super::housekeeping;
+use super::interface::{Headers, Table};
 use super::native::crosstie_native;
 use super::options::StartError;
 
@@ -169,6 +170,9 @@ fn prepare(py: Python<'_>, setting: Setting) -> PyResult<()> {
     for module in ["crosstie", "_crosstie_runtime.describe", "_crosstie_runtime.calls"] {
         py.import(module)?;
     }
+    let mapping = py.import("collections.abc")?.getattr("Mapping")?;
+    mapping.call_method1("register", (py.get_type::<Table>(),))?;
+    mapping.call_method1("register", (py.get_type::<Headers>(),))?;
     // What is there now stays for ever; collections need not look at it again.
     let gc = py.import("gc")?;
     gc.call_method0("collect")?;

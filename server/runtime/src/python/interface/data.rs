@@ -55,7 +55,7 @@ impl Data {
         let store = Arc::clone(&self.call.host.data);
         self.run(py, async move { store.get(&key).await }, move |py, found| match found {
             Ok(Some(entry)) => json::to_python(py, &entry.value),
-            Ok(None) => Ok(default.map_or_else(|| py.None(), |default| default).into_bound(py)),
+            Ok(None) => Ok(default.unwrap_or_else(|| py.None()).into_bound(py)),
             Err(error) => Err(raised(py, &error)),
         })
     }

@@ -15,4 +15,4 @@ pub(crate) use logger::{Logger, write as write_log};
 pub(crate) use request::{Channel, Request};
 pub(crate) use response::{Response, Written};
 pub(crate) use service::ServiceBase;
-pub(crate) use tables::Dictionaries;
+pub(crate) use tables::{Dictionaries, Table};

@@ -139,7 +139,8 @@ impl Pool {
         let shared = &self.shared;
         let mut state = shared.state();
         let limit = usize::from(shared.settings.handler_threads);
-        let free = state.idle.len() + limit.saturating_sub(state.threads.len());
+        // Threads that sleep, are about to look, or do not exist yet: each may take one call.
+        let free = state.idle.len() + state.waking + limit.saturating_sub(state.threads.len());
         let queue = usize::try_from(shared.settings.queue).unwrap_or(usize::MAX);
         if state.queue.len() >= queue.saturating_add(free) && !job.is_nested {
             return Err(Failure::overloaded("All handlers are busy", RETRY_AFTER));

@@ -68,7 +68,7 @@ impl Slot {
     pub(crate) fn occupy(&self) {
         let _ = self.thread.set(thread::current());
         // SAFETY: always safe to call; names the calling thread.
-        self.ident.store(unsafe { ffi::PyThread_get_thread_ident() }.into(), Ordering::Release);
+        self.ident.store(unsafe { ffi::PyThread_get_thread_ident() }, Ordering::Release);
     }
 
     /// Lets the thread out of [`Slot::sleep`]. A thread that has not started yet will not sleep at all.
