@@ -314,7 +314,7 @@ class S(Service):
     let mut after_first = 0;
     let rounds = 500;
     for round in 0..rounds {
-        let unit = world.deploy("s", &source(round)).await;
+        let unit = world.deploy("redeployed", &source(round)).await;
         let asked = crate::support::post(json!({"n": round}));
         assert_eq!(world.json("s", asked).await["n"], round);
         drop(unit);
@@ -328,23 +328,20 @@ class S(Service):
         last * 10 <= after_first * 11,
         "{after_first} KiB after 100 redeploys, {last} KiB after {rounds}"
     );
-    world
-        .deploy(
-            "look",
-            "import sys, gc, linecache, logging\nfrom crosstie import Service, Model\nclass L(Service):\n  name='look'\n  \
-             def handle(self):\n    gc.collect()\n    return [len({m.split('.')[0] for m in sys.modules if m.startswith('_ct')}), \
-             len([n for n in logging.Logger.manager.loggerDict if n.startswith('_ct')]), \
-             len([c for c in gc.get_objects() if isinstance(c, type) and issubclass(c, Model)])]\n",
-        )
-        .await;
-    // The last version of `s`, and this one; each check is unloaded as well.
+    let look = "import sys, gc, logging\nfrom crosstie import Service, Model\nclass L(Service):\n  name='look'\n  \
+                def handle(self):\n    gc.collect()\n    mine = lambda name: name.endswith('.redeployed')\n    \
+                return [len([m for m in sys.modules if mine(m)]), \
+                len([n for n in logging.Logger.manager.loggerDict if mine(n)]), \
+                len([c for c in gc.get_objects() if isinstance(c, type) and issubclass(c, Model) and mine(c.__module__)])]\n";
+    world.deploy("look", look).await;
+    // The last version, which is loaded, and nothing else.
+    let mut left = json!(null);
     for _ in 0..200 {
-        let left = world.json("look", get()).await;
-        if left[0].as_u64().unwrap() <= 2 && left[1].as_u64().unwrap() <= 2 && left[2].as_u64().unwrap() <= 4
-        {
+        left = world.json("look", get()).await;
+        if left == json!([1, 1, 2]) {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    panic!("left behind: {}", world.json("look", get()).await);
+    panic!("left behind: {left}");
 }
