@@ -210,3 +210,21 @@ fn a_hand_edit_of_the_settings_is_accepted_refused_and_rolled_back() {
     assert_eq!(environment.wait_for_status("/openapi", 200).status, 200);
     assert_eq!(environment.wait_for_status("/api-docs", 404).status, 404);
 }
+
+#[test]
+fn channels_that_stay_closed_do_not_stop_other_changes() {
+    let environment = with_echo();
+    apply(&environment, &format!("channel:\n{}", channel("open", "/open", ""))).success().unwrap();
+    environment.wait_for_status("/open", 200);
+    environment.set("security.require_security", "true").unwrap();
+    environment.reload().unwrap();
+    environment.wait_for_status("/open", 404);
+
+    let key = "security:\n  demo.key:\n    type: api_key\n    key: sesame-open-sesame\nchannel:\n";
+    let secured = format!("{key}{}", channel("closed", "/closed", "    security: demo.key\n"));
+    apply(&environment, &secured).success().unwrap();
+    environment.wait_for_status("/closed", 401);
+    environment.wait_for_status("/open", 404);
+    let another = apply(&environment, &format!("channel:\n{}", channel("other", "/other", "")));
+    assert_eq!(another.code, 1, "{}", another.stdout);
+}

@@ -4,6 +4,7 @@
 //! seconds finds what no event told. While the ODB is away the worker serves what it has, or at start the
 //! last good snapshot from disk, and says that it is degraded.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -107,6 +108,8 @@ pub(crate) struct Follower {
     pub(crate) counts: SnapshotCounts,
     /// A revision that could not be served; not tried again until there is another.
     pub(crate) refused: Option<Revision>,
+    /// The faults of channels and security definitions that what serves was built without.
+    pub(crate) left_out: BTreeSet<String>,
     /// The revision last kept on disk by this worker.
     pub(crate) kept: Option<Revision>,
 }
@@ -211,8 +214,9 @@ impl Follower {
             self.loader.load(snapshot, &source).await
         };
         match self.build_routes(&live, faults) {
-            Ok(routes) => {
+            Ok((routes, left_out)) => {
                 self.current.replace(Arc::new(live));
+                self.left_out = left_out;
                 self.routes.store(Arc::new(routes));
                 self.refused = None;
                 self.standing.failed.store(Arc::new(failed));
@@ -235,29 +239,28 @@ impl Follower {
         }
     }
 
-    fn build_routes(&self, live: &Live, faults: Faults) -> Result<Routes, String> {
-        let authenticators = match faults {
-            Faults::Refuse => Authenticators::build(&live.snapshot, &self.resolver).map_err(join)?,
-            Faults::LeaveOut => {
-                let (authenticators, faults) =
-                    Authenticators::build_available(&live.snapshot, &self.resolver);
-                for fault in faults {
-                    tracing::error!(%fault, "a security definition has no credentials here");
-                }
-                authenticators
-            }
-        };
+    /// Builds routes, and says what they leave out. What was left out of the routes that serve already does
+    /// not stop a change: otherwise one fault, of a setting or of a secret, would forbid every other change.
+    ///
+    /// # Errors
+    /// There are faults that the routes in service do not have.
+    fn build_routes(&self, live: &Live, faults: Faults) -> Result<(Routes, BTreeSet<String>), String> {
+        let (authenticators, credentials) = Authenticators::build_available(&live.snapshot, &self.resolver);
         let inputs = route_inputs(live, &authenticators, &self.settings, self.ports.clone());
-        match faults {
-            Faults::Refuse => Routes::build(&inputs).map_err(join),
-            Faults::LeaveOut => {
-                let (routes, faults) = Routes::build_without_faulty(&inputs);
-                for fault in faults {
-                    tracing::error!(%fault, "a channel does not open");
-                }
-                Ok(routes)
-            }
+        let (routes, channels) = Routes::build_without_faulty(&inputs);
+        let found: BTreeSet<String> = credentials
+            .iter()
+            .map(ToString::to_string)
+            .chain(channels.iter().map(ToString::to_string))
+            .collect();
+        let new: Vec<&String> = found.difference(&self.left_out).collect();
+        if faults == Faults::Refuse && !new.is_empty() {
+            return Err(join(new));
         }
+        for fault in new {
+            tracing::error!(fault, "a channel does not open");
+        }
+        Ok((routes, found))
     }
 
     fn report(&self, revision: Revision, error: Option<String>) {

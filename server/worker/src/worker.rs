@@ -253,6 +253,7 @@ impl Parts {
             standing: Arc::clone(&self.standing),
             counts: SnapshotCounts::new(&self.host.metrics),
             refused: None,
+            left_out: std::collections::BTreeSet::new(),
             kept: None,
         };
         let duties = Duties {
