@@ -121,6 +121,25 @@ impl Environment {
     /// # Errors
     /// The environment does not answer.
     pub(crate) fn workers(&self) -> Result<Vec<u32>> {
+        let pids = self.figures("pid")?;
+        Ok(pids.into_iter().filter_map(|pid| u32::try_from(pid).ok()).collect())
+    }
+
+    /// Waits until no worker holds a connection: what one run left would count in the next.
+    ///
+    /// # Errors
+    /// The environment does not answer.
+    pub(crate) fn await_no_connections(&self) -> Result<()> {
+        let start = Instant::now();
+        while self.figures("connections")?.iter().sum::<u64>() > 0 {
+            ensure!(start.elapsed() < HANG, "connections stay open");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// One figure of each worker, as the status shows it.
+    fn figures(&self, key: &str) -> Result<Vec<u64>> {
         let output =
             Command::new(&self.crosstie).arg("status").arg(self.path("")).args(["-o", "json"]).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -132,11 +151,7 @@ impl Environment {
                 components.iter().find_map(|component| component.get("workers")?.as_array())
             })
             .context("no workers in the status")?;
-        Ok(workers
-            .iter()
-            .filter_map(|worker| worker.get("pid").and_then(Value::as_u64))
-            .filter_map(|pid| u32::try_from(pid).ok())
-            .collect())
+        Ok(workers.iter().filter_map(|worker| worker.get(key).and_then(Value::as_u64)).collect())
     }
 
     fn run(&self, arguments: &[&str]) -> Result<()> {

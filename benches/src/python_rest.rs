@@ -154,6 +154,7 @@ fn balance(plan: &Plan) -> Result<Row> {
     environment.await_answer("/who", "{}", |answer| answer.contains("pid"))?;
     let mut worst = 1.0_f64;
     for _ in 0..20 {
+        environment.await_no_connections()?;
         let mut connections = Vec::new();
         for _ in 0..CONNECTIONS {
             connections.push(Connection::open(environment.port)?);
