@@ -28,6 +28,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// How much longer than its drain time a server may take to stop.
 const STOP_MARGIN: Duration = Duration::from_secs(15);
 
+/// How long an address may stay taken by what a killed server left.
+const FREE_LIMIT: Duration = Duration::from_secs(5);
+
 /// How often a server that starts is asked whether it is ready.
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -115,6 +118,19 @@ fn end(server: &ServerDirectory, pid: u32) -> Result<()> {
     Ok(())
 }
 
+/// Whether `address` can be listened on, now or soon: sockets of a server that was just killed go away a moment
+/// after its processes do.
+fn becomes_free(address: SocketAddr) -> bool {
+    let begun = Instant::now();
+    while TcpListener::bind(address).is_err() {
+        if begun.elapsed() >= FREE_LIMIT {
+            return false;
+        }
+        std::thread::sleep(INTERVAL);
+    }
+    true
+}
+
 /// Checks `server`'s settings and that its addresses are free.
 fn check(server: &ServerDirectory) -> Result<ServerSettings> {
     let settings = crosstie_config::settings::load(server.path()).map_err(|faults| {
@@ -122,7 +138,7 @@ fn check(server: &ServerDirectory) -> Result<ServerSettings> {
         Faults::new(format!("{} does not start with these settings", server.name()), lines)
     })?;
     for (address, setting) in listening(&settings) {
-        if TcpListener::bind(address).is_err() {
+        if !becomes_free(address) {
             bail!(
                 "{} cannot listen on {address}, which another program uses: change {setting} in {}",
                 server.name(),

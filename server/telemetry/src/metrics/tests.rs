@@ -195,7 +195,7 @@ proptest! {
     fn any_label_value_is_read_back(value in "\\PC{0,30}|[\\\\\"\n,={}]{0,10}") {
         let metrics = metrics();
         metrics.channel(&value, "s").request(200, millis(1), 0, 0);
-        metrics.counter(&counters::SNAPSHOTS, &[("outcome", &value)]).add(1);
+        metrics.counter(&counters::DEPLOYMENTS, &[("outcome", &value)]).add(1);
         let scraped = Scraped::parse(&metrics.render(&[], &[]));
         prop_assert_eq!(scraped.value("crosstie_deployments_total", &[("outcome", &value)]), Some(1.0));
         let labels = [("channel", value.as_str()), ("service", "s")];
