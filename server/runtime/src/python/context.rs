@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::task::Poll;
 use std::time::Instant;
 
 use crosstie_model::ports::{DataStore, LoadedService, ServiceDirectory};
@@ -11,7 +12,7 @@ use pyo3::prelude::*;
 use serde_json::Value;
 
 use super::event_loop::EventLoop;
-use super::pool::Pool;
+use super::pool::{Pool, Submitted};
 use super::service::ServiceCode;
 
 /// What a runtime has to offer its services.
@@ -40,6 +41,30 @@ impl Host {
     ) -> Self {
         let config = Mutex::new(Config { value: config, shown: None });
         Self { pool, events, data, io, directory: RwLock::default(), config }
+    }
+
+    /// Lets the reactor finish its round, in which more may be submitted, before a thread is woken.
+    pub(crate) async fn flush_later(&self, submitted: Submitted) {
+        /// Flushes even if the caller goes away meanwhile.
+        struct Flush<'a>(&'a Pool);
+        impl Drop for Flush<'_> {
+            fn drop(&mut self) {
+                self.0.flush();
+            }
+        }
+        if submitted == Submitted::FlushDue {
+            let _flush = Flush(&self.pool);
+            let mut is_first = true;
+            std::future::poll_fn(|context| {
+                if std::mem::take(&mut is_first) {
+                    // Straight to the end of the reactor's queue.
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(())
+            })
+            .await;
+        }
     }
 
     pub(crate) fn set_directory(&self, directory: Arc<dyn ServiceDirectory>) {

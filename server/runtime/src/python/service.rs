@@ -214,7 +214,8 @@ impl LoadedService for PythonService {
         let is_nested = message.depth > 0;
         let work = Box::new(Invocation::new(Arc::clone(inner), message));
         let service = inner.code.description.name.clone();
-        inner.host.pool.submit(Job { ticket, service, is_nested, work })?;
+        let submitted = inner.host.pool.submit(Job { ticket, service, is_nested, work })?;
+        inner.host.flush_later(submitted).await;
         reply_of(waiting.await)
     }
 }
@@ -250,7 +251,8 @@ impl Inner {
             checked: Arc::clone(&checked),
         });
         let service = self.code.description.name.clone();
-        self.host.pool.submit(Job { ticket, service, is_nested, work })?;
+        let submitted = self.host.pool.submit(Job { ticket, service, is_nested, work })?;
+        self.host.flush_later(submitted).await;
         waiting.await?;
         let found = checked.lock().unwrap_or_else(PoisonError::into_inner).take();
         found.ok_or_else(Failure::service)

@@ -22,7 +22,7 @@ use super::codec::{self, EncodeError};
 use super::context::{Call, run_user_code};
 use super::event_loop::Purpose;
 use super::failure;
-use super::pool::{Job, Work};
+use super::pool::{Job, Submitted, Work};
 use super::ticket::{Answer, Outcome, Ticket};
 use super::unit::Unit;
 
@@ -131,13 +131,13 @@ impl Stream {
         }
         let deadline = ticket.deadline;
         let work = Box::new(Turn { call, _unit: unit, purpose, deadline });
-        // A stream under way has its place already; refusing it would cut the reply.
-        self.call.host.pool.submit(Job {
-            ticket: Arc::clone(ticket),
-            service: self.name(),
-            is_nested: true,
-            work,
-        })
+        // A stream under way has its place already: refusing it would cut the reply.
+        let ticket = Arc::clone(ticket);
+        let job = Job { ticket, service: self.name(), is_nested: true, work };
+        if self.call.host.pool.submit(job)? == Submitted::FlushDue {
+            self.call.host.pool.flush();
+        }
+        Ok(())
     }
 }
 

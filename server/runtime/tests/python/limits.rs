@@ -349,3 +349,36 @@ class Spawns(Service):
     assert_eq!(world.json("spawns", get()).await, json!(["spawn", [6, 24]]));
     assert_eq!(world.json("leaf", post(json!(2))).await, json!(20));
 }
+
+#[tokio::test]
+async fn no_call_is_forgotten_in_a_crowd() {
+    let world = World::with(PythonSettings { handler_threads: 4, queue: 1000, ..PythonSettings::default() });
+    world.deploy("slow", SLOW).await;
+    let tasks: Vec<_> = (0..48)
+        .map(|number| {
+            let find = |name: &str| world.directory.services.lock().unwrap()[name].clone();
+            let (fast, sleep, wait) = (find("fast"), find("sleep"), find("wait"));
+            tokio::spawn(async move {
+                for round in 0..40 {
+                    let (service, request) = match (number * 7 + round) % 11 {
+                        0 => (&sleep, post(json!(0.002))),
+                        1 | 2 => (&wait, post(json!(0.001))),
+                        _ => (&fast, get()),
+                    };
+                    let call = service.invoke(request.message);
+                    if (number + round) % 13 == 0 {
+                        // A client that goes away.
+                        let _ = tokio::time::timeout(Duration::from_micros(300), call).await;
+                        continue;
+                    }
+                    let answer = tokio::time::timeout(Duration::from_secs(20), call).await;
+                    answer.expect("a call was forgotten").unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    world.until("everything is done", |world| world.runtime.activity().queued == 0).await;
+}

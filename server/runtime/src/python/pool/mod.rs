@@ -5,7 +5,9 @@
 //! Python at a time, no second thread is woken while the first is busy in it: that one takes the next call
 //! when it is done, without giving the interpreter back in between. Only when the interpreter is free while
 //! calls wait (a handler sleeps or waits for the network) is another thread woken: by whoever submits a call,
-//! by a host call about to block, or by the watch, which looks every millisecond while calls wait.
+//! by a host call about to block, or by the watch, which looks every millisecond while calls wait. And as
+//! waking costs as much as a short handler, a reactor that has more requests in hand submits up to
+//! [`BATCH`] of them before it wakes a thread for all.
 //!
 //! The queue in front is bounded and refuses; it never makes a caller wait unseen.
 
@@ -30,6 +32,9 @@ pub(crate) use watch::Watched;
 use super::interpreter;
 use super::options::Activity;
 use super::ticket::{Answer, Ticket};
+
+/// How many calls may wait for the reactor to finish its round before a thread is woken for them.
+const BATCH: usize = 8;
 
 /// What a caller without a place in the queue is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -65,6 +70,16 @@ pub(crate) struct Job {
     pub(crate) work: Box<dyn Work>,
 }
 
+/// What remains to be done for a job in the queue.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Submitted {
+    /// Nothing: a thread will take it.
+    Taken,
+    /// [`Pool::flush`] must be called, once whoever submits has nothing more to submit.
+    FlushDue,
+}
+
 /// The pool. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Pool {
@@ -97,6 +112,8 @@ struct State {
     waking: usize,
     /// Other things with deadlines, such as the event loop.
     watched: Vec<Weak<dyn Watched>>,
+    /// Somebody will call [`Pool::flush`].
+    is_flush_due: bool,
     /// The watch looks often, as calls wait that nobody was woken for.
     is_armed: bool,
     /// When the watch will look again on its own.
@@ -131,7 +148,7 @@ impl Pool {
     ///
     /// # Errors
     /// The queue is full.
-    pub(crate) fn submit(&self, job: Job) -> Result<(), Failure> {
+    pub(crate) fn submit(&self, job: Job) -> Result<Submitted, Failure> {
         if interpreter::is_forked() {
             return Err(Failure::new(FailureKind::Unavailable, Origin::Service)
                 .with_text("a forked process has no server to call"));
@@ -147,16 +164,16 @@ impl Pool {
         }
         let (deadline, is_nested) = (job.ticket.deadline, job.is_nested);
         state.queue.push_back(job);
-        let mut woken = None;
-        if state.waking == 0 && (state.running == 0 || thread::interpreter_is_free()) {
-            woken = shared.wake_one(&mut state, is_nested);
+        let (mut woken, mut submitted) = (None, Submitted::Taken);
+        if state.needs_thread() {
+            if is_nested || state.queue.len() >= BATCH {
+                woken = shared.wake_one(&mut state, is_nested);
+            } else if !state.is_flush_due {
+                state.is_flush_due = true;
+                submitted = Submitted::FlushDue;
+            }
         }
-        let look = if woken.is_none() && !state.is_armed {
-            state.is_armed = true;
-            true
-        } else {
-            state.next_look.is_none_or(|next| deadline < next)
-        };
+        let look = if state.must_arm() { true } else { state.next_look.is_none_or(|next| deadline < next) };
         if look {
             state.next_look = Some(deadline);
         }
@@ -167,7 +184,26 @@ impl Pool {
         if look {
             shared.wake_watch();
         }
-        Ok(())
+        Ok(submitted)
+    }
+
+    /// Wakes a thread for what was submitted, if it still needs one.
+    pub(crate) fn flush(&self) {
+        let mut state = self.shared.state();
+        state.is_flush_due = false;
+        if state.queue.is_empty() || !state.needs_thread() {
+            return;
+        }
+        let is_nested = state.queue.iter().any(|job| job.is_nested);
+        let woken = self.shared.wake_one(&mut state, is_nested);
+        let look = state.must_arm();
+        drop(state);
+        if let Some(slot) = woken {
+            slot.wake();
+        }
+        if look {
+            self.shared.wake_watch();
+        }
     }
 
     /// Called by a handler thread that is about to wait for something outside the interpreter: a call in the
@@ -224,6 +260,21 @@ impl Pool {
             threads: state.threads.len(),
             lost: state.lost.len(),
         }
+    }
+}
+
+impl State {
+    /// Whether the watch must be woken, as there are more calls than threads on their way to them: should the
+    /// first of those block, the others would wait for it.
+    fn must_arm(&mut self) -> bool {
+        let seen_to = self.waking + usize::from(self.is_flush_due);
+        self.queue.len() > seen_to && !std::mem::replace(&mut self.is_armed, true)
+    }
+
+    /// Whether nobody will look at the queue soon: no thread was woken for it, and none runs Python, after
+    /// which it would.
+    fn needs_thread(&self) -> bool {
+        self.waking == 0 && (self.running == 0 || thread::interpreter_is_free())
     }
 }
 
