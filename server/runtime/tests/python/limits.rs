@@ -382,3 +382,24 @@ async fn no_call_is_forgotten_in_a_crowd() {
     }
     world.until("everything is done", |world| world.runtime.activity().queued == 0).await;
 }
+
+#[tokio::test]
+async fn short_handlers_in_a_crowd_share_few_threads() {
+    let world = World::new();
+    world.deploy("slow", SLOW).await;
+    let tasks: Vec<_> = (0..32)
+        .map(|_| {
+            let service = world.directory.services.lock().unwrap()["fast"].clone();
+            tokio::spawn(async move {
+                for _ in 0..100 {
+                    service.invoke(get().message).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    // One in a quiet moment; a busy machine may make a handler look stuck for milliseconds.
+    assert!(world.runtime.activity().threads <= 12, "{:?}", world.runtime.activity());
+}
