@@ -336,8 +336,16 @@ class Spawns(Service):
     name = "spawns"
     def handle(self):
         import math
+        from concurrent.futures import ProcessPoolExecutor
         with multiprocessing.Pool(2) as pool:
-            return [multiprocessing.get_start_method(), pool.map(math.factorial, [3, 4])]
+            found = [multiprocessing.get_start_method(), pool.map(math.factorial, [3, 4]), pool.map(own, [1, 2])]
+        with ProcessPoolExecutor(1) as executor:
+            return [*found, executor.submit(own, Box(5)).result().value]
+class Box:
+    def __init__(self, value):
+        self.value = value
+def own(value):
+    return Box(value.value * 2) if isinstance(value, Box) else value * 2
 "#;
     world.deploy("procs", source).await;
     for _ in 0..3 {
@@ -346,7 +354,7 @@ class Spawns(Service):
         assert_eq!(world.json("forks.raises", get()).await, json!(0));
     }
     assert_eq!(world.json("runs", get()).await, json!("42"));
-    assert_eq!(world.json("spawns", get()).await, json!(["spawn", [6, 24]]));
+    assert_eq!(world.json("spawns", get()).await, json!(["spawn", [6, 24], [2, 4], 10]));
     assert_eq!(world.json("leaf", post(json!(2))).await, json!(20));
 }
 

@@ -1,6 +1,7 @@
 //! Units: what each may see, what is refused, and what is left when one goes.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crosstie_model::names::UnitName;
@@ -237,6 +238,14 @@ async fn options_of_channels_in_code_reach_their_definition() {
 
 /// Runs the check in a process of its own, as the management API does.
 fn checked(artifact: &Artifact, library: Option<&Artifact>) -> Result<UnitManifest, LoadError> {
+    checked_in("/nonexistent".as_ref(), artifact, library)
+}
+
+fn checked_in(
+    venv: &Path,
+    artifact: &Artifact,
+    library: Option<&Artifact>,
+) -> Result<UnitManifest, LoadError> {
     let program =
         std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/check_unit");
     let mut child = Command::new(program)
@@ -245,7 +254,7 @@ fn checked(artifact: &Artifact, library: Option<&Artifact>) -> Result<UnitManife
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let request = check::encode_request("/nonexistent".as_ref(), artifact, library);
+    let request = check::encode_request(venv, artifact, library);
     child.stdin.take().unwrap().write_all(&request).unwrap();
     check::decode_response(&child.wait_with_output().unwrap().stdout)
 }
@@ -270,6 +279,26 @@ fn a_check_in_its_own_process_answers_whatever_the_code_does() {
         Artifact::new(UnitName::new("x").unwrap(), ArtifactKind::PythonPackage, vec![7; 3000].into());
     let error = checked(&garbage, None).unwrap_err();
     assert!(error.message.contains("archive"), "{error}");
+}
+
+#[test]
+fn packages_of_the_virtual_environment_can_be_imported() {
+    let directory = tempfile::tempdir().unwrap();
+    let venv = directory.path().join("venv");
+    let made =
+        Command::new("/usr/bin/python3").args(["-m", "venv", "--without-pip"]).arg(&venv).status().unwrap();
+    assert!(made.success());
+    std::fs::write(venv.join("lib/python3.11/site-packages/only_here.py"), "VALUE = 1\n").unwrap();
+    let source = format!(
+        "import sys, only_here\nassert sys.executable == {:?}, sys.executable\nassert only_here.VALUE == 1\n\
+         assert not [p for p in sys.path if 'dist-packages' in p], sys.path\n{}",
+        venv.join("bin/python3"),
+        service("venv", "pass")
+    );
+    let unit = file("venv", &source);
+    checked_in(&venv, &unit, None).unwrap_or_else(|error| panic!("{error}"));
+    let error = checked(&unit, None).unwrap_err();
+    assert!(error.message.contains("No module named 'only_here'"), "{error}");
 }
 
 fn resident_kib() -> u64 {

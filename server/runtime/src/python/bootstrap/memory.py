@@ -80,7 +80,8 @@ def spec_of(name, source, files, builtins=None):
 class Finder:
     """Finds the server's own packages."""
 
-    def __init__(self, sources):
+    def __init__(self, packages, sources):
+        self.packages = packages
         self.sources = sources
 
     def find_spec(self, name, path=None, target=None):
@@ -96,4 +97,4 @@ def install(packages):
             stem = file[: -len(".py")]
             name = package if stem == "__init__" else f"{package}.{stem}"
             sources[name] = Source(f"<{package}>/{file}", content, stem == "__init__")
-    sys.meta_path.insert(0, Finder(sources))
+    sys.meta_path.insert(0, Finder(packages, sources))

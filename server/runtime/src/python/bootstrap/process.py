@@ -9,7 +9,7 @@ import threading
 import _crosstie
 
 from .tracebacks import traceback_of
-from .units import shown
+from .units import PREFIX, packed, shown
 
 
 class _Handler(logging.Handler):
@@ -64,20 +64,64 @@ def _unraisable(told):
         _crosstie.log(logging.ERROR, "python", f"{text}\n{traceback_of(told.exc_value)}")
 
 
-class _SpawnByDefault:
-    """Makes ``multiprocessing`` start fresh interpreters: a fork would copy the server's threads half-way."""
+#: What a fresh interpreter runs so that it finds the SDK and the modules of the unit that started it.
+_CHILD = """
+import types
+seed = types.ModuleType("_crosstie_seed")
+exec(packages["_crosstie_runtime"]["memory.py"], seed.__dict__)
+seed.install(packages)
+from _crosstie_runtime import units
+units.install()
+units.restore(namespaces)
+"""
 
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name != "multiprocessing.context":
+
+class _Child:
+    """Runs ``_CHILD`` in the process that unpickles it."""
+
+    def __init__(self, caller):
+        self.caller = caller
+
+    def __reduce__(self):
+        packages = next(finder.packages for finder in sys.meta_path if hasattr(finder, "packages"))
+        return exec, (_CHILD, {"packages": packages, "namespaces": packed(self.caller)})
+
+
+def _spawn_by_default(context):
+    context._default_context = context.DefaultContext(context._concrete_contexts["spawn"])
+
+
+def _tell_children(spawn):
+    prepare = spawn.get_preparation_data
+
+    def get_preparation_data(name):
+        frame = sys._getframe(1)
+        while frame is not None and not frame.f_globals.get("__name__", "").startswith(PREFIX):
+            frame = frame.f_back
+        caller = "" if frame is None else frame.f_globals["__name__"]
+        return {"crosstie": _Child(caller), **prepare(name)}
+
+    spawn.get_preparation_data = get_preparation_data
+
+
+class _Multiprocessing:
+    """Makes ``multiprocessing`` start fresh interpreters, as a fork would copy the server's threads half-way,
+    and lets those find a unit's modules.
+    """
+
+    changes = {"multiprocessing.context": _spawn_by_default, "multiprocessing.spawn": _tell_children}
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        change = cls.changes.get(name)
+        spec = change and importlib.machinery.PathFinder.find_spec(name, path)
+        if not spec:
             return None
-        sys.meta_path.remove(_SpawnByDefault)
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
         execute = spec.loader.exec_module
 
         def exec_module(module):
             execute(module)
-            module._default_context = module.DefaultContext(module._concrete_contexts["spawn"])
+            change(module)
 
         spec.loader.exec_module = exec_module
         return spec
@@ -92,4 +136,4 @@ def install(level):
     sys.stderr = sys.__stderr__ = _Stream("stderr", logging.WARNING)
     threading.excepthook = _thread_failed
     sys.unraisablehook = _unraisable
-    sys.meta_path.insert(0, _SpawnByDefault)
+    sys.meta_path.insert(0, _Multiprocessing)

@@ -34,8 +34,10 @@ class Namespace:
         """``files`` maps file names as people see them to contents; ``directory`` is the part of those names
         that is no part of a module's name.
         """
+        self.serial = serial
         self.root = f"{PREFIX}{serial}"
         self.files = files
+        self.directory = directory
         self.library = library
         self.sources = dict(_sources(files, directory))
         self.tops = {name.partition(".")[0] for name in self.sources}
@@ -165,6 +167,24 @@ def _forget_types():
     typing = sys.modules.get("typing")
     for cleanup in getattr(typing, "_cleanups", ()):
         cleanup()
+
+
+def packed(caller):
+    """The namespace that ``caller`` belongs to, with its library, so that another process can
+    :func:`restore` it; every namespace when the caller belongs to none.
+    """
+    namespace = _namespaces.get(caller.partition(".")[0])
+    chosen = list(_namespaces.values()) if namespace is None else [namespace.library, namespace]
+    return [
+        (one.serial, one.files, one.directory, one.library and one.library.serial)
+        for one in sorted(filter(None, chosen), key=lambda one: one.library is not None)
+    ]
+
+
+def restore(packed):
+    """Makes the modules of another process importable by the names they have there."""
+    for serial, files, directory, library in packed:
+        Namespace(serial, files, directory, _namespaces.get(f"{PREFIX}{library}"))
 
 
 def install():
