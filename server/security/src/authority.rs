@@ -12,14 +12,15 @@ use crosstie_model::UnitName;
 use crosstie_model::names::NameError;
 use crosstie_model::secret::SecretValue;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::cluster_key::{ClusterKey, ClusterKeyError, Purpose};
 use crate::identity::{ComponentKind, Identity};
@@ -52,6 +53,12 @@ pub enum AuthorityError {
         #[source]
         source: rcgen::Error,
     },
+    /// The kernel gave no random bytes.
+    #[error("no random bytes for a serial number: {0}")]
+    Random(#[source] getrandom::Error),
+    /// A request for a certificate cannot be read, or is not signed with its own key.
+    #[error("the request for a certificate cannot be used: {0}")]
+    Request(#[source] rcgen::Error),
     /// The authority's certificate or key cannot be read.
     #[error("the certificate authority cannot be read: {0}")]
     Parse(#[source] rcgen::Error),
@@ -76,6 +83,41 @@ pub enum AuthorityError {
     /// The key could not be sealed or opened.
     #[error(transparent)]
     Sealed(#[from] ClusterKeyError),
+}
+
+/// Whom a certificate is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// What it is.
+    pub kind: ComponentKind,
+    /// Its name.
+    pub name: String,
+    /// DNS names it is reached under.
+    pub names: Vec<String>,
+    /// Addresses it is reached under.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Subject {
+    /// The client `name`, which nobody calls.
+    #[must_use]
+    pub fn client(name: &str) -> Self {
+        let name = name.to_owned();
+        Self { kind: ComponentKind::Client, name, names: Vec::new(), addresses: Vec::new() }
+    }
+}
+
+/// What a certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Its serial number, hexadecimal.
+    pub serial: String,
+    /// Whom it is for: the identity, and the names and addresses beside it.
+    pub subject: Subject,
+    /// SHA-256 of it, 64 hexadecimal digits.
+    pub fingerprint: String,
+    /// When it ends.
+    pub expires: OffsetDateTime,
 }
 
 /// A certificate and its key, as they are written to files.
@@ -213,14 +255,13 @@ impl CertificateAuthority {
         names: &[&str],
         addresses: &[IpAddr],
     ) -> Result<IssuedCertificate, AuthorityError> {
-        let mut alternatives = Vec::with_capacity(names.len() + addresses.len());
-        for dns_name in names {
-            let dns_name = (*dns_name).try_into().map_err(|source| sign_error(name, source))?;
-            alternatives.push(SanType::DnsName(dns_name));
-        }
-        alternatives.extend(addresses.iter().copied().map(SanType::IpAddress));
-        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(ComponentKind::Server, name, alternatives, usages)
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        self.issue(&Subject {
+            kind: ComponentKind::Server,
+            name: name.to_owned(),
+            names,
+            addresses: addresses.to_vec(),
+        })
     }
 
     /// A certificate for the client `name`, which can be no server.
@@ -228,19 +269,46 @@ impl CertificateAuthority {
     /// # Errors
     /// A name no certificate can hold.
     pub fn issue_client(&self, name: &str) -> Result<IssuedCertificate, AuthorityError> {
-        self.issue(ComponentKind::Client, name, Vec::new(), vec![ExtendedKeyUsagePurpose::ClientAuth])
+        self.issue(&Subject::client(name))
     }
 
-    fn issue(
-        &self,
-        kind: ComponentKind,
-        name: &str,
-        mut alternatives: Vec<SanType>,
-        usages: Vec<ExtendedKeyUsagePurpose>,
-    ) -> Result<IssuedCertificate, AuthorityError> {
+    /// A certificate for any component, with a key made here.
+    ///
+    /// # Errors
+    /// A name no certificate can hold.
+    pub fn issue(&self, subject: &Subject) -> Result<IssuedCertificate, AuthorityError> {
+        let key = generate_key()?;
+        let params = self.params_of(subject)?;
+        let signed =
+            params.signed_by(&key, &self.issuer).map_err(|source| sign_error(&subject.name, source))?;
+        let key_pem = SecretValue::new(key.serialize_pem().into_bytes());
+        Ok(IssuedCertificate { certificate_pem: signed.pem(), key_pem })
+    }
+
+    /// A certificate for a component that made its key itself: its request (PKCS #10, PEM) proves that it has
+    /// it. Nothing else in the request counts; `subject` alone says what the certificate holds.
+    ///
+    /// # Errors
+    /// The request cannot be read or is not signed with its key; a name no certificate can hold.
+    pub fn sign(&self, request_pem: &str, subject: &Subject) -> Result<String, AuthorityError> {
+        let mut request =
+            CertificateSigningRequestParams::from_pem(request_pem).map_err(AuthorityError::Request)?;
+        request.params = self.params_of(subject)?;
+        let signed = request.signed_by(&self.issuer).map_err(|source| sign_error(&subject.name, source))?;
+        Ok(signed.pem())
+    }
+
+    fn params_of(&self, subject: &Subject) -> Result<CertificateParams, AuthorityError> {
+        let Subject { kind, name, names, addresses } = subject;
         let component =
-            UnitName::new(name).map_err(|source| AuthorityError::Name { name: name.to_owned(), source })?;
-        let identity = Identity { kind, name: component }.to_string();
+            UnitName::new(name).map_err(|source| AuthorityError::Name { name: name.clone(), source })?;
+        let mut alternatives = Vec::with_capacity(names.len() + addresses.len() + 1);
+        for dns_name in names {
+            let dns_name = dns_name.as_str().try_into().map_err(|source| sign_error(name, source))?;
+            alternatives.push(SanType::DnsName(dns_name));
+        }
+        alternatives.extend(addresses.iter().copied().map(SanType::IpAddress));
+        let identity = Identity { kind: *kind, name: component }.to_string();
         let uri = identity.as_str().try_into().map_err(|source| sign_error(name, source))?;
         alternatives.push(SanType::URI(uri));
         let mut params = CertificateParams::default();
@@ -248,16 +316,61 @@ impl CertificateAuthority {
         params.subject_alt_names = alternatives;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = usages;
+        params.extended_key_usages = usages_of(*kind);
         params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(serial_number()?);
         let now = OffsetDateTime::now_utc();
         params.not_before = now - CLOCK_SKEW;
         params.not_after = (now + COMPONENT_LIFE).min(expiry_of(&self.certificate)?);
-        let key = generate_key()?;
-        let signed = params.signed_by(&key, &self.issuer).map_err(|source| sign_error(name, source))?;
-        let key_pem = SecretValue::new(key.serialize_pem().into_bytes());
-        Ok(IssuedCertificate { certificate_pem: signed.pem(), key_pem })
+        Ok(params)
     }
+}
+
+/// What a component may do with its certificate. A client can be no server, and the database calls nobody.
+/// The load balancer also serves: HTTPS for the public until an own certificate is put there, and its
+/// statistics. Nodes of a broker call each other.
+fn usages_of(kind: ComponentKind) -> Vec<ExtendedKeyUsagePurpose> {
+    let (serves, calls) = (ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth);
+    match kind {
+        ComponentKind::Server | ComponentKind::LoadBalancer | ComponentKind::Broker => vec![serves, calls],
+        ComponentKind::Database => vec![serves],
+        ComponentKind::Client => vec![calls],
+    }
+}
+
+/// 127 random bits (RFC 5280, section 4.1.2.2: positive, at most 20 octets): a renewed certificate is told
+/// from the one before even when the key stays.
+fn serial_number() -> Result<SerialNumber, AuthorityError> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes).map_err(AuthorityError::Random)?;
+    if let Some(first) = bytes.first_mut() {
+        // A leading zero bit keeps the number positive, a leading one bit below it keeps its length.
+        *first = (*first & 0x7f) | 0x40;
+    }
+    Ok(SerialNumber::from_slice(&bytes))
+}
+
+/// A new private key (PKCS #8, PEM) and a request (PKCS #10, PEM) for a certificate of it. The key stays where
+/// it is made.
+///
+/// # Errors
+/// No key could be generated.
+pub fn request(name: &str) -> Result<CertificateRequest, AuthorityError> {
+    let key = generate_key()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = distinguished_name(name);
+    let request = params.serialize_request(&key).map_err(|source| sign_error(name, source))?;
+    let request_pem = request.pem().map_err(|source| sign_error(name, source))?;
+    Ok(CertificateRequest { request_pem, key_pem: SecretValue::new(key.serialize_pem().into_bytes()) })
+}
+
+/// What a component sends to get a certificate, and the key it keeps.
+#[derive(Debug)]
+pub struct CertificateRequest {
+    /// The request (PKCS #10, PEM).
+    pub request_pem: String,
+    /// The private key (PKCS #8, PEM).
+    pub key_pem: SecretValue,
 }
 
 impl std::fmt::Debug for CertificateAuthority {
@@ -290,6 +403,37 @@ pub fn expires_at(certificate_pem: &str) -> Result<OffsetDateTime, AuthorityErro
 /// There is no certificate in it.
 pub fn needs_renewal(certificate_pem: &str, now: OffsetDateTime) -> Result<bool, AuthorityError> {
     Ok(expires_at(certificate_pem)? - now < RENEW_BEFORE)
+}
+
+/// What the first certificate in `certificate_pem` says; nothing of it is verified.
+///
+/// # Errors
+/// There is no certificate in it, or it names no component.
+pub fn describe(certificate_pem: &str) -> Result<Description, AuthorityError> {
+    let certificate = first_certificate(certificate_pem)?;
+    let identity =
+        Identity::of(&certificate).map_err(|error| AuthorityError::Certificate(error.to_string()))?;
+    let (_, parsed) = parse(&certificate)?;
+    let (mut names, mut addresses) = (Vec::new(), Vec::new());
+    let alternatives = parsed.subject_alternative_name().ok().flatten();
+    for name in alternatives.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default() {
+        match name {
+            GeneralName::DNSName(name) => names.push((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => addresses.extend(ip_address(bytes)),
+            _ => {}
+        }
+    }
+    Ok(Description {
+        serial: hex::encode(parsed.raw_serial()),
+        subject: Subject { kind: identity.kind, name: identity.name.to_string(), names, addresses },
+        fingerprint: hex::encode(Sha256::digest(&certificate)),
+        expires: parsed.validity().not_after.to_datetime(),
+    })
+}
+
+fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok();
+    v4.or_else(|| <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok())
 }
 
 fn first_certificate(pem: &str) -> Result<CertificateDer<'static>, AuthorityError> {

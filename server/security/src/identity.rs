@@ -5,6 +5,7 @@
 //! which the TLS handshake has checked by the time anybody asks.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crosstie_model::UnitName;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -18,14 +19,46 @@ pub enum ComponentKind {
     Server,
     /// A program that uses the management API: the command line tool, the console.
     Client,
+    /// A load balancer in front of the servers.
+    LoadBalancer,
+    /// A message broker that carries the bus.
+    Broker,
+    /// The operational database's server.
+    Database,
 }
 
 impl ComponentKind {
-    fn as_str(self) -> &'static str {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Server, Self::Client, Self::LoadBalancer, Self::Broker, Self::Database];
+
+    /// The kind's word in certificates, the API and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Client => "client",
+            Self::LoadBalancer => "load_balancer",
+            Self::Broker => "broker",
+            Self::Database => "database",
         }
+    }
+}
+
+impl fmt::Display for ComponentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that names no kind of component.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown kind {0:?}; there are server, client, load_balancer, broker, database")]
+pub struct UnknownKind(String);
+
+impl FromStr for ComponentKind {
+    type Err = UnknownKind;
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| UnknownKind(text.to_owned()))
     }
 }
 
@@ -72,13 +105,12 @@ impl Identity {
 
 fn parse(text: &str) -> Option<Identity> {
     let (kind, name) = text.split_once('/')?;
-    let kind = [ComponentKind::Server, ComponentKind::Client].into_iter().find(|k| k.as_str() == kind)?;
-    Some(Identity { kind, name: UnitName::new(name).ok()? })
+    Some(Identity { kind: kind.parse().ok()?, name: UnitName::new(name).ok()? })
 }
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}{}/{}", self.kind.as_str(), self.name)
+        write!(f, "{SCHEME}{}/{}", self.kind, self.name)
     }
 }
 
@@ -91,6 +123,10 @@ mod tests {
         let identity = Identity { kind: ComponentKind::Server, name: UnitName::new("server1").unwrap() };
         assert_eq!(identity.to_string(), "crosstie://server/server1");
         assert_eq!(parse("server/server1"), Some(identity));
+        for kind in ComponentKind::ALL {
+            let identity = Identity { kind, name: UnitName::new("a").unwrap() };
+            assert_eq!(parse(&format!("{kind}/a")), Some(identity));
+        }
         for bad in ["server", "server/", "server/a/b", "root/a", "server/../a", ""] {
             assert_eq!(parse(bad), None, "{bad}");
         }
