@@ -10,7 +10,14 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 /// The layers, lowest first. A crate imports lower layers only.
 const LAYERS: [&[&str]; 5] = [
     &["crosstie-model"],
-    &["crosstie-config", "crosstie-odb", "crosstie-process", "crosstie-security", "crosstie-telemetry"],
+    &[
+        "crosstie-config",
+        "crosstie-odb",
+        "crosstie-parts",
+        "crosstie-process",
+        "crosstie-security",
+        "crosstie-telemetry",
+    ],
     &["crosstie-channels", "crosstie-runtime"],
     &["crosstie-api", "crosstie-worker"],
     &["crosstie"],
