@@ -7,6 +7,7 @@
 pub mod command;
 pub mod environment;
 pub mod http;
+pub mod load;
 pub mod ports;
 pub mod processes;
 pub mod wait;
