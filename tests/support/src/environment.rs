@@ -348,7 +348,8 @@ impl Drop for Environment {
     }
 }
 
-fn tail(path: &Path) -> Result<String> {
+/// The end of a log file.
+pub(crate) fn tail(path: &Path) -> Result<String> {
     let mut file = fs::File::open(path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
@@ -358,7 +359,7 @@ fn tail(path: &Path) -> Result<String> {
 }
 
 /// `text` with `key` set, in its table when that is there. Comments stay.
-fn with_setting(text: &str, key: &str, value: &str) -> String {
+pub(crate) fn with_setting(text: &str, key: &str, value: &str) -> String {
     let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
     let header = format!("[{table}]");
     let mut lines: Vec<String> = Vec::new();

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -37,16 +37,9 @@ impl PortBase {
         for step in 0..count {
             let index = (begin + step) % count;
             let base = FIRST + index / BASES_PER_GROUP * GROUP + index % BASES_PER_GROUP;
-            let lock = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(directory.join(base.to_string()))
-                .context("cannot open a port lock")?;
-            match lock.try_lock() {
-                Ok(()) if is_free(base) => return Ok(Self { base, _lock: lock }),
-                Ok(()) | Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(error).context("cannot lock a port"),
+            let Some(lock) = lock(&directory, base)? else { continue };
+            if are_free(base, &OFFSETS) {
+                return Ok(Self { base, _lock: lock });
             }
         }
         bail!("no free port base below {}", limit())
@@ -56,6 +49,60 @@ impl PortBase {
     #[must_use]
     pub fn number(&self) -> u16 {
         self.base
+    }
+}
+
+/// What a cluster's components add to their base, of one or two servers and a third that joins.
+const CLUSTER_OFFSETS: [u16; 17] =
+    [0, 1, 2, 50, 51, 52, 100, 101, 102, 200, 201, 250, 300, 310, 311, 312, 320];
+
+const CLUSTER_FIRST: u16 = 11_000;
+const CLUSTER_SPAN: u16 = 350;
+const CLUSTERS: u16 = (FIRST - CLUSTER_FIRST) / CLUSTER_SPAN;
+
+/// A reserved range for a cluster; free again when dropped.
+#[derive(Debug)]
+pub struct ClusterPorts {
+    base: u16,
+    _lock: File,
+}
+
+impl ClusterPorts {
+    /// Reserves a range none of whose ports is in use.
+    ///
+    /// # Errors
+    /// Every range is taken, or the lock directory cannot be used.
+    pub fn reserve() -> Result<Self> {
+        let directory = lock_directory()?;
+        for step in 0..CLUSTERS {
+            let base = CLUSTER_FIRST + (spread() + step) % CLUSTERS * CLUSTER_SPAN;
+            let Some(lock) = lock(&directory, base)? else { continue };
+            if are_free(base, &CLUSTER_OFFSETS) {
+                return Ok(Self { base, _lock: lock });
+            }
+        }
+        bail!("no free range of ports for a cluster below {FIRST}")
+    }
+
+    /// The base: the port of the first server.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.base
+    }
+}
+
+/// The lock of `base`, unless somebody has it.
+fn lock(directory: &Path, base: u16) -> Result<Option<File>> {
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(directory.join(base.to_string()))
+        .context("cannot open a port lock")?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error).context("cannot lock a port"),
     }
 }
 
@@ -80,8 +127,8 @@ fn lock_directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
-fn is_free(base: u16) -> bool {
-    OFFSETS.iter().all(|offset| TcpListener::bind((Ipv4Addr::LOCALHOST, base + offset)).is_ok())
+fn are_free(base: u16, offsets: &[u16]) -> bool {
+    offsets.iter().all(|offset| TcpListener::bind((Ipv4Addr::LOCALHOST, base + offset)).is_ok())
 }
 
 #[cfg(test)]

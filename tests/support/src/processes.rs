@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -54,6 +55,20 @@ pub fn tree(pid: i32) -> Vec<Process> {
 #[must_use]
 pub fn is_alive(pid: i32) -> bool {
     Process::read(pid).is_some_and(|process| process.state != 'Z')
+}
+
+/// The processes whose working directory is `directory` or lies below it.
+#[must_use]
+pub fn working_below(directory: &Path) -> Vec<i32> {
+    let is_below =
+        |pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(directory));
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(is_below)
+        .collect()
 }
 
 /// Sends `signal` to `pid`. One that is gone already is no error.
