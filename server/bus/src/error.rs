@@ -1,0 +1,107 @@
+//! Why there is no connection to the broker.
+
+use std::io;
+use std::time::Duration;
+
+use rustls::Error as TlsError;
+
+/// Why there is no connection to the broker. None holds a password.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The password or the certificate could not be read.
+    #[error("the bus's credentials cannot be used: {0}")]
+    Secrets(String),
+    /// The host is not one that a certificate can name.
+    #[error("{0} cannot be the host of a certificate")]
+    Host(String),
+    /// Nobody answers there.
+    #[error("the broker at {address} cannot be reached: {source}")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// TLS failed: the broker's certificate, or no TLS there at all.
+    #[error("the broker at {address} is not trusted: {reason}")]
+    Untrusted {
+        /// Where.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// The broker did not accept this server's certificate.
+    #[error("the broker at {address} refused this server's certificate: {reason}")]
+    Refused {
+        /// Where.
+        address: String,
+        /// The alert it sent.
+        reason: String,
+    },
+    /// It did not answer in time.
+    #[error("the broker at {address} did not answer within {} s ({step})", limit.as_secs())]
+    TimedOut {
+        /// Where.
+        address: String,
+        /// What was waited for.
+        step: &'static str,
+        /// How long.
+        limit: Duration,
+    },
+    /// The protocol failed, or the connection ended.
+    #[error("the broker at {address}: {step}: {reason}")]
+    Broken {
+        /// Where.
+        address: String,
+        /// What was tried.
+        step: &'static str,
+        /// What came of it.
+        reason: String,
+        /// The library's error.
+        #[source]
+        source: Option<Box<lapin::Error>>,
+    },
+}
+
+impl BusError {
+    /// What went wrong in the TLS handshake with `address`.
+    pub(crate) fn of_handshake(address: &str, error: &io::Error) -> Self {
+        let address = address.to_owned();
+        match alert_of(error) {
+            Some(TlsError::AlertReceived(alert)) => {
+                Self::Refused { address, reason: format!("TLS alert {alert:?}") }
+            }
+            Some(TlsError::InvalidMessage(_)) => {
+                Self::Untrusted { address, reason: "it does not speak TLS there".to_owned() }
+            }
+            Some(other) => Self::Untrusted { address, reason: other.to_string() },
+            None => Self::Broken { address, step: "TLS", reason: error.to_string(), source: None },
+        }
+    }
+
+    /// What went wrong in AMQP. TLS 1.3 brings a refusal of the client's certificate only here.
+    pub(crate) fn of_amqp(address: &str, step: &'static str, error: lapin::Error) -> Self {
+        let address = address.to_owned();
+        if let lapin::ErrorKind::IOError(io) = error.kind()
+            && let Some(TlsError::AlertReceived(alert)) = alert_of(io)
+        {
+            return Self::Refused { address, reason: format!("TLS alert {alert:?}") };
+        }
+        let reason = match error.kind() {
+            lapin::ErrorKind::ProtocolError(refusal) => refusal.get_message().to_string(),
+            lapin::ErrorKind::IOError(io) => io.to_string(),
+            _ => error.to_string(),
+        };
+        Self::Broken { address, step, reason, source: Some(Box::new(error)) }
+    }
+
+    /// The broker said something that makes no sense here.
+    pub(crate) fn broken(address: &str, step: &'static str, reason: &str) -> Self {
+        Self::Broken { address: address.to_owned(), step, reason: reason.to_owned(), source: None }
+    }
+}
+
+fn alert_of(error: &io::Error) -> Option<&TlsError> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}
