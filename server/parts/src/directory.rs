@@ -18,6 +18,9 @@ use crate::user::ServiceUser;
 /// Where the copies of the certificate's files are.
 pub(crate) const TLS: &str = "tls";
 
+/// Where the part's temporary files are.
+pub(crate) const TEMPORARY: &str = "tmp";
+
 /// The copies of a part's certificate.
 #[derive(Debug, Clone)]
 pub(crate) struct Copies {
@@ -40,6 +43,7 @@ impl Copies {
 /// Makes the part's directory and sees that its user can reach it.
 pub(crate) fn prepare(part: &'static str, plan: &PartPlan) -> Result<(), PartError> {
     own_directory(&plan.directory, plan.user.as_ref())?;
+    own_directory(&plan.directory.join(TEMPORARY), plan.user.as_ref())?;
     match &plan.user {
         Some(user) => open_way(part, &plan.directory, user),
         None => Ok(()),

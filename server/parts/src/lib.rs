@@ -6,6 +6,7 @@
 
 mod directory;
 mod error;
+mod mariadb;
 mod part;
 mod pid;
 mod postgres;
@@ -13,6 +14,7 @@ mod process;
 mod user;
 
 pub use error::PartError;
+pub use mariadb::MariaDb;
 pub use part::{Credentials, Part, PartPlan, PartTls, Reach};
 pub use postgres::Postgres;
 pub use user::ServiceUser;

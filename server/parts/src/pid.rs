@@ -27,11 +27,13 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// The living process `pid`; a zombie does not live.
+    /// The living process `pid`. A zombie does not live, unless other threads of it still end: until then
+    /// they hold its files and sockets.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let (state, began) = stat(pid)?;
         let boot = fs::read_to_string(BOOT_ID).ok()?.trim().to_owned();
-        (state != 'Z').then_some(Self { pid, began, boot })
+        let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        (state != 'Z' || threads() > 1).then_some(Self { pid, began, boot })
     }
 
     /// Whether this very process still lives.

@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::{OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::directory::TEMPORARY;
 use crate::error::PartError;
 use crate::part::PartPlan;
 use crate::pid::Identity;
@@ -28,6 +29,9 @@ const LOG_LIMIT: u64 = 16 * 1024 * 1024;
 
 /// How much of the end of a log is shown, in bytes.
 const LAST_WORDS: u64 = 2048;
+
+/// How long an address may stay taken by what a killed part left.
+const FREE_LIMIT: Duration = Duration::from_secs(3);
 
 /// How often a part is looked at that starts or ends.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -161,7 +165,8 @@ impl PartProcess {
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         run_as(self.plan.user.as_ref(), &mut command, self.plan.directory.as_os_str());
-        command.current_dir(&self.plan.directory);
+        // A starting MariaDB clears away what it takes for its own in the directory of temporary files.
+        command.current_dir(&self.plan.directory).env("TMPDIR", self.plan.directory.join(TEMPORARY));
         command
     }
 
@@ -187,15 +192,22 @@ impl PartProcess {
         Err(PartError::Failed { program, status: output.status.to_string(), said })
     }
 
-    /// Refuses an address that somebody else listens on: the part's own words for it are far from clear.
+    /// Refuses an address that somebody else listens on: the part's own words for it are far from clear. What
+    /// a killed part left of itself lets go of it shortly.
     fn require_address(&self) -> Result<(), PartError> {
         let (part, address) = (self.part, self.plan.address);
-        match TcpListener::bind(address) {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                Err(PartError::AddressTaken { part, address })
+        let deadline = Instant::now() + FREE_LIMIT;
+        loop {
+            match TcpListener::bind(address) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() >= deadline => {
+                    return Err(PartError::AddressTaken { part, address });
+                }
+                Err(error) if error.kind() == ErrorKind::AddrInUse => std::thread::sleep(INTERVAL),
+                Err(error) => {
+                    return Err(PartError::Invalid { what: "the part's address", detail: error.to_string() });
+                }
             }
-            Err(error) => Err(PartError::Invalid { what: "the part's address", detail: error.to_string() }),
         }
     }
 

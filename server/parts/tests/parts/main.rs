@@ -1,0 +1,6 @@
+//! The parts for real: made, started, killed, started again, stopped.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests report by panicking and on stdout")]
+
+mod databases;
+mod support;
