@@ -166,6 +166,38 @@ fn the_first_service_of_the_readme_works() {
     environment.wait_for_json("/greet/Ada", &json!({"text": "Hello Ada"}));
 }
 
+/// The register's JSON-RPC channel, as its definitions open it: with credentials.
+#[test]
+fn a_json_rpc_channel_describes_itself_to_its_callers() {
+    let environment = Environment::start().unwrap();
+    let mut reader = Reader::new(&environment);
+    reader.follow("examples/crm/README.md");
+    let page = "http://127.0.0.1:17010/crm/rpc";
+    let ask = |curl: &str| -> Value { serde_json::from_str(&reader.shell(curl).unwrap()).unwrap() };
+
+    let refused = ask(&format!("curl -s {page}"));
+    assert_eq!(refused["error"]["code"], -32001);
+    let document = ask(&format!("curl -sfK env/client/crm.curl {page}"));
+    let call = r#"{"jsonrpc": "2.0", "method": "rpc.discover", "id": 1}"#;
+    assert_eq!(ask(&format!("curl -sK env/client/crm.curl {page} --json '{call}'"))["result"], document);
+
+    assert_eq!(document["openrpc"], "1.3.2");
+    assert_eq!(document["servers"], json!([{"name": "crm.rpc", "url": "/crm/rpc"}]));
+    let methods = document["methods"].as_array().unwrap();
+    let names: Vec<_> = methods.iter().map(|method| &method["name"]).collect();
+    assert_eq!(names, ["customer.get", "price.quote", "rpc.discover"]);
+    let quote = &methods[1];
+    assert_eq!((&quote["params"][0]["name"], &quote["params"][1]["name"]), (&json!("tier"), &json!("items")));
+    assert_eq!(quote["paramStructure"], "either", "its README calls it by name, others may by position");
+    for method in methods {
+        let result = method.pointer("/result/schema/$ref").and_then(Value::as_str).unwrap();
+        let target = result.strip_prefix('#').map(|pointer| document.pointer(pointer));
+        assert!(target.is_none_or(|schema| schema.is_some_and(Value::is_object)), "{result} leads nowhere");
+    }
+    let listed = ask("curl -s http://127.0.0.1:17010/openapi");
+    assert_eq!(listed["x-openrpc"], json!([{"name": "crm.rpc", "url": "/crm/rpc"}]));
+}
+
 #[test]
 fn pages_refer_only_to_files_that_exist() {
     let mut broken = Vec::new();

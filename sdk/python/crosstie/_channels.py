@@ -128,6 +128,7 @@ def jsonrpc(
     *,
     method: str | None = None,
     max_batch: int | None = None,
+    openrpc: bool | None = None,
     security: str | None = None,
     active: bool | None = None,
     deadline_ms: int | None = None,
@@ -144,5 +145,5 @@ def jsonrpc(
     options = _shared(
         security, active, deadline_ms, max_body_bytes, max_concurrency, rate_limit, cors, allow_from, more
     )
-    options.update(method=method, max_batch=max_batch)
+    options.update(method=method, max_batch=max_batch, openrpc=openrpc)
     return Channel("jsonrpc", path, options)

@@ -1,21 +1,19 @@
 //! The server's own pages on the service port: health, metrics, the OpenAPI document and its try-it page.
 //! They answer GET (and so HEAD) without credentials; what they show is what `server.toml` chose to show.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use crosstie_model::Failure;
-use crosstie_model::snapshot::Snapshot;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
-use crate::openapi;
+use crate::document::Document;
 use crate::ports::ServerStatus;
 use crate::response::Outgoing;
-use crate::rest::aside;
 
 /// Everything on the page comes from the page's own server; nothing inline, nothing framed.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -30,16 +28,9 @@ pub(crate) enum Builtin {
     /// Prometheus metrics.
     Metrics(Arc<dyn ServerStatus>),
     /// The OpenAPI document.
-    OpenApi(Arc<OpenApiPage>),
+    OpenApi(Arc<Document>),
     /// A file of the try-it page, with its media type.
     File(&'static str, &'static str),
-}
-
-/// The OpenAPI document of one snapshot, made when it is first asked for.
-pub(crate) struct OpenApiPage {
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) title: String,
-    pub(crate) document: OnceLock<Bytes>,
 }
 
 impl Builtin {
@@ -69,7 +60,7 @@ impl Builtin {
             Self::Metrics(status) => {
                 page("text/plain; version=0.0.4; charset=utf-8", status.metrics().into())
             }
-            Self::OpenApi(source) => page("application/json", source.document().await?),
+            Self::OpenApi(document) => page("application/json", document.text().await?),
             Self::File(content, media) => {
                 let mut response = page(media, Bytes::from_static(content.as_bytes()));
                 let headers = response.headers_mut();
@@ -79,23 +70,6 @@ impl Builtin {
                 response
             }
         })
-    }
-}
-
-impl OpenApiPage {
-    async fn document(self: &Arc<Self>) -> Result<Bytes, Failure> {
-        if let Some(known) = self.document.get() {
-            return Ok(known.clone());
-        }
-        let source = Arc::clone(self);
-        // Milliseconds for thousands of channels: not the reactor's work.
-        aside(move || {
-            source
-                .document
-                .get_or_init(|| openapi::document(&source.snapshot, &source.title).to_string().into())
-                .clone()
-        })
-        .await
     }
 }
 

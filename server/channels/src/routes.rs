@@ -5,12 +5,12 @@
 //! is resolved to its loaded form here, so that a request needs no second lookup and in-flight requests keep
 //! the version they started with.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crosstie_model::Snapshot;
-use crosstie_model::definition::{ChannelDefinition, DefinitionName};
+use crosstie_model::definition::{ChannelDefinition, DefinitionName, JsonRpcChannel};
 use crosstie_model::message::ChannelInfo;
 use crosstie_model::names::ServiceName;
 use crosstie_model::settings::HttpSettings;
@@ -18,10 +18,11 @@ use crosstie_model::snapshot::EffectiveChannel;
 use http::{HeaderName, Method};
 
 use crate::body::coding::CompressionPolicy;
-use crate::builtin::{Builtin, OpenApiPage};
+use crate::builtin::Builtin;
 use crate::check::{RouteFault, check_channels, reserved_paths};
 use crate::client_address::TrustedProxies;
 use crate::cors::CorsRules;
+use crate::document::Document;
 use crate::entrance::{Entrance, EntranceKind};
 use crate::jsonrpc::JsonRpc;
 use crate::methods::{Leaf, MethodSet};
@@ -29,6 +30,7 @@ use crate::pattern::{PathPattern, PathTrie};
 use crate::ports::{EntranceObserver, ObservedEntrance, Ports, RouteInputs};
 use crate::rate::RateLimits;
 use crate::target::{ConcurrencyLimit, Target};
+use crate::{openapi, openrpc};
 
 /// Everything a request needs, compiled from one snapshot.
 pub struct Routes {
@@ -124,12 +126,9 @@ impl Routes {
         }
         let path = &inputs.http.openapi_path;
         if !path.is_empty() {
-            let page = OpenApiPage {
-                snapshot: Arc::clone(&inputs.snapshot),
-                title: status.title(),
-                document: OnceLock::new(),
-            };
-            pages.push((path.clone(), Builtin::OpenApi(Arc::new(page))));
+            let (snapshot, title) = (Arc::clone(&inputs.snapshot), status.title());
+            let document = Document::new(move || openapi::document(&snapshot, &title));
+            pages.push((path.clone(), Builtin::OpenApi(document)));
             let base = path.trim_end_matches('/');
             for (file, content, media) in Builtin::UI {
                 pages.push((format!("{base}/{file}"), Builtin::File(content, media)));
@@ -244,13 +243,12 @@ impl Compiler<'_> {
                 (listed(&channel.methods, &target), EntranceKind::Plain { target })
             }
             ChannelDefinition::Jsonrpc(channel) => {
-                let targets: HashMap<_, _> = channel
-                    .methods
-                    .iter()
-                    .map(|(method, service)| (method.clone(), self.target(service)))
-                    .collect();
-                let rpc = JsonRpc { methods: targets, max_batch: size(u64::from(channel.max_batch)) };
-                (MethodSet::Listed(vec![Method::POST]), EntranceKind::JsonRpc(rpc))
+                let rpc = self.jsonrpc(channel);
+                let methods = match rpc.document {
+                    Some(_) => vec![Method::GET, Method::POST],
+                    None => vec![Method::POST],
+                };
+                (MethodSet::Listed(methods), EntranceKind::JsonRpc(rpc))
             }
         };
         let observed =
@@ -274,6 +272,17 @@ impl Compiler<'_> {
             compression: compression(inputs.http),
         };
         (methods, entrance)
+    }
+
+    fn jsonrpc(&self, channel: &JsonRpcChannel) -> JsonRpc {
+        let methods = &channel.methods;
+        let methods = methods.iter().map(|(method, service)| (method.clone(), self.target(service)));
+        let document = channel.openrpc.then(|| {
+            let (snapshot, title) = (Arc::clone(&self.inputs.snapshot), self.inputs.ports.status.title());
+            let (name, channel) = (self.channel.name.clone(), channel.clone());
+            Document::new(move || openrpc::document(&snapshot, &title, name.as_str(), &channel))
+        });
+        JsonRpc { methods: methods.collect(), max_batch: size(u64::from(channel.max_batch)), document }
     }
 
     fn target(&self, service: &ServiceName) -> Target {

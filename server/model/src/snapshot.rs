@@ -115,7 +115,7 @@ impl Snapshot {
                 let (name, definition) = code_channel(&service.name, declared)?;
                 match (channels.get_mut(&name).map(|known| &mut known.definition), &definition) {
                     (Some(ChannelDefinition::Jsonrpc(known)), ChannelDefinition::Jsonrpc(more))
-                        if known.entrance == more.entrance =>
+                        if known.entrance == more.entrance && known.openrpc == more.openrpc =>
                     {
                         known.methods.extend(more.methods.clone());
                     }

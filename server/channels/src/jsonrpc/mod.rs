@@ -4,6 +4,8 @@
 //! is no JSON or no request, 401, 413, 415, 429 …) and an error object as its body; what concerns a call is
 //! 200 with a response object. A request of notifications only gets 204.
 //!
+//! GET, and the method `rpc.discover`, give the channel's OpenRPC document unless its definition says no.
+//!
 //! A batch runs up to eight calls at once and answers in the order of its calls. Every call counts
 //! against the rate limits, so a batch is no way around them.
 
@@ -16,14 +18,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crosstie_model::message::{HttpRequest, Message, Payload};
-use crosstie_model::{Failure, FailureKind, Origin, Principal, TraceContext};
+use crosstie_model::{Failure, FailureKind, Fault, Origin, Principal, TraceContext};
 use futures_util::StreamExt;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::body::INLINE_DECODE_BYTES;
 use crate::body::media::Media;
+use crate::document::Document;
 use crate::entrance::Entrance;
+use crate::openrpc::DISCOVER;
 use crate::response::Outgoing;
 use crate::rest::{Arrived, aside};
 use crate::target::Target;
@@ -38,6 +44,8 @@ pub(crate) struct JsonRpc {
     /// By method name. Nothing outside can be called.
     pub(crate) methods: HashMap<String, Target>,
     pub(crate) max_batch: usize,
+    /// Its OpenRPC document; `None` where the channel does not describe itself.
+    pub(crate) document: Option<Arc<Document>>,
 }
 
 /// What all calls of one request share.
@@ -58,6 +66,9 @@ pub(crate) async fn answer<'c>(
     client: IpAddr,
     arrived: Arrived,
 ) -> (Result<Response<Outgoing>, Failure>, Option<&'c Target>) {
+    if let Some(document) = channel.document.as_ref().filter(|_| arrived.http.method == Method::GET) {
+        return (document.text().await.map(described), None);
+    }
     if !matches!(arrived.media, Media::Json | Media::Absent) {
         let failure = Failure::new(FailureKind::UnsupportedMediaType, Origin::Client)
             .with_text("JSON-RPC requests are application/json in UTF-8");
@@ -124,7 +135,12 @@ impl Request<'_> {
     async fn run(&self, call: Call, units: Units) -> Option<Vec<u8>> {
         let Call { method, params, id } = call;
         let result = match self.channel.methods.get(&method) {
-            None => Err(CallError::method_not_found(&method)),
+            None => match &self.channel.document {
+                Some(document) if method == DISCOVER => {
+                    discover(document, params).await.map_err(|failure| CallError::of(&failure))
+                }
+                _ => Err(CallError::method_not_found(&method)),
+            },
             Some(target) => {
                 self.invoke(target, params, units).await.map_err(|failure| CallError::of(&failure))
             }
@@ -143,9 +159,9 @@ impl Request<'_> {
     async fn invoke(
         &self,
         target: &Target,
-        params: Option<serde_json::Value>,
+        params: Option<Value>,
         units: Units,
-    ) -> Result<Box<serde_json::value::RawValue>, Failure> {
+    ) -> Result<Box<RawValue>, Failure> {
         if units == Units::Due {
             self.entrance.rates.take(&*self.entrance.cells, self.client).0?;
         }
@@ -171,6 +187,31 @@ impl Request<'_> {
             }
         }
     }
+}
+
+/// The document as the result of a call.
+async fn discover(document: &Arc<Document>, params: Option<Value>) -> Result<Box<RawValue>, Failure> {
+    let is_empty = match &params {
+        None => true,
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Object(members)) => members.is_empty(),
+        Some(_) => false,
+    };
+    if !is_empty {
+        let fault = Fault { pointer: String::new(), detail: format!("{DISCOVER} takes no parameters") };
+        return Err(Failure::new(FailureKind::BadRequest, Origin::Client).with_faults(vec![fault]));
+    }
+    let text = document.text().await?;
+    serde_json::from_slice(&text).map_err(|_| Failure::new(FailureKind::Internal, Origin::Platform))
+}
+
+/// The document as the answer to GET. Who may see it is the channel's to say, so no one else may keep it.
+fn described(document: Bytes) -> Response<Outgoing> {
+    let mut response = Response::new(Outgoing::Whole(document));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    response
 }
 
 fn respond(body: Option<Vec<u8>>) -> Response<Outgoing> {

@@ -1,10 +1,11 @@
 //! The OpenAPI 3.1 document of a snapshot's REST channels, made of what services declare: patterns and
 //! methods of channels, input and output models, docstrings, security definitions, rate limits.
 //!
+//! JSON-RPC channels describe themselves ([`crate::openrpc`]); here they are only listed, under `x-openrpc`.
+//!
 //! Made from the snapshot alone, off the hot path, and the same text for the same snapshot.
 
 mod operation;
-mod schemas;
 
 use std::collections::BTreeMap;
 
@@ -16,9 +17,9 @@ use crosstie_model::snapshot::EffectiveChannel;
 use crosstie_model::unit::ServiceDescription;
 use serde_json::{Map, Value, json};
 
+use crate::components::{Schemas, component_name};
 use crate::methods::{STANDARD, method_names};
 use crate::pattern::{PathPattern, Segment};
-use schemas::Schemas;
 
 /// The OpenAPI version of the document.
 pub const OPENAPI_VERSION: &str = "3.1.1";
@@ -36,7 +37,7 @@ pub fn document(snapshot: &Snapshot, title: &str) -> Value {
     let mut entries: Vec<_> = channels.iter().filter_map(|channel| entry(channel, &services)).collect();
     entries.sort_by(|a, b| (a.template.as_str(), &a.rank).cmp(&(b.template.as_str(), &b.rank)));
 
-    let mut schemas = Schemas::default();
+    let mut schemas = Schemas::new([("Problem", problem_schema())]);
     let mut paths: Map<String, Value> = Map::new();
     for entry in &entries {
         let item = paths.entry(entry.template.clone()).or_insert_with(|| json!({}));
@@ -56,13 +57,26 @@ pub fn document(snapshot: &Snapshot, title: &str) -> Value {
     if !schemes.is_empty() {
         components.insert("securitySchemes".into(), Value::Object(schemes));
     }
-    json!({
+    let mut document = json!({
         "openapi": OPENAPI_VERSION,
         "info": {"title": title, "version": snapshot.revision.to_string()},
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": components,
-    })
+    });
+    let others: Vec<_> = channels.iter().filter_map(openrpc_place).collect();
+    if let (false, Some(members)) = (others.is_empty(), document.as_object_mut()) {
+        members.insert("x-openrpc".into(), others.into());
+    }
+    document
+}
+
+/// Where a JSON-RPC channel describes itself: the same URL, by GET.
+fn openrpc_place(channel: &EffectiveChannel) -> Option<Value> {
+    let ChannelDefinition::Jsonrpc(rpc) = &channel.definition else { return None };
+    let shown = rpc.openrpc && rpc.entrance.active;
+    let pattern = PathPattern::parse(&rpc.entrance.path).ok().filter(|_| shown)?;
+    Some(json!({"name": channel.name.as_str(), "url": pattern.template()}))
 }
 
 /// One REST channel with its service.
@@ -111,6 +125,28 @@ fn entry<'s>(
     })
 }
 
+fn problem_schema() -> Value {
+    json!({
+        "type": "object",
+        "required": ["type", "title", "status", "detail", "cid"],
+        "properties": {
+            "type": {"type": "string", "format": "uri"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "cid": {"type": "string"},
+            "faults": {"type": "array", "items": {
+                "type": "object",
+                "required": ["pointer", "detail"],
+                "properties": {
+                    "pointer": {"type": "string", "description": "JSON Pointer into the request"},
+                    "detail": {"type": "string"}
+                }
+            }}
+        }
+    })
+}
+
 fn problem_response() -> Value {
     json!({
         "description": "The request failed (RFC 9457)",
@@ -143,13 +179,6 @@ fn security_schemes(snapshot: &Snapshot, entries: &[Entry<'_>]) -> Map<String, V
         schemes.insert(component_name(id.name.as_str()), scheme);
     }
     schemes
-}
-
-/// A name that may be a key under `components`: `^[a-zA-Z0-9._-]+$`.
-fn component_name(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' })
-        .collect()
 }
 
 #[cfg(test)]
@@ -187,7 +216,8 @@ mod tests {
              "channels": [{"type": "rest", "path": "/files/{rest:path}", "options": {"methods": ["GET", "DELETE"],
                 "data_format": "raw"}},
                 {"type": "rest", "path": "/hidden", "options": {"openapi": false}},
-                {"type": "http", "path": "/plain"}]}
+                {"type": "http", "path": "/plain"}, {"type": "jsonrpc", "path": "/rpc/{tenant}"},
+                {"type": "jsonrpc", "path": "/secret", "options": {"openrpc": false}}]}
         ]}))
         .unwrap();
         let unit = ActiveUnit { digest: Digest::of(b"x"), kind: ArtifactKind::PythonFile, manifest };

@@ -4,8 +4,8 @@ use crosstie_model::Snapshot;
 use crosstie_model::definition::DataFormat;
 use serde_json::{Map, Value, json};
 
-use super::schemas::{Schemas, object_of};
-use super::{Entry, component_name};
+use super::Entry;
+use crate::components::{Schemas, component_name, is_required, object_of, split_doc};
 use crate::pattern::ParamType;
 
 /// Describes `entry` at `method`.
@@ -43,12 +43,6 @@ pub(super) fn operation(
     Value::Object(operation)
 }
 
-/// A docstring's first line and the rest.
-fn split_doc(doc: &str) -> (&str, &str) {
-    let (first, rest) = doc.trim().split_once('\n').unwrap_or((doc.trim(), ""));
-    (first.trim(), rest.trim())
-}
-
 fn parameters(entry: &Entry<'_>, takes_body: bool, schemas: &mut Schemas) -> Vec<Value> {
     let input = entry.service.input.as_ref().map(object_of);
     let properties = input.as_ref().and_then(|schema| schema.get("properties")).and_then(Value::as_object);
@@ -65,16 +59,10 @@ fn parameters(entry: &Entry<'_>, takes_body: bool, schemas: &mut Schemas) -> Vec
     // Without a body, input comes by the query string.
     if let (false, Some(input), Some(properties)) = (takes_body, &input, properties) {
         let input = schemas.hoist(input, entry.service.name.as_str());
-        let required = |name: &str| {
-            input
-                .get("required")
-                .and_then(Value::as_array)
-                .is_some_and(|names| names.iter().any(|known| known.as_str() == Some(name)))
-        };
         for name in properties.keys().filter(|name| !is_path_param(entry, name)) {
             let schema = input.pointer(&pointer(name)).cloned().unwrap_or_default();
             let mut parameter = json!({"name": name, "in": "query", "schema": schema});
-            if required(name)
+            if is_required(&input, name)
                 && let Some(members) = parameter.as_object_mut()
             {
                 members.insert("required".into(), true.into());

@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use crosstie_model::DefinitionKind;
 use serde_json::{Value, json};
 
 use crate::support::client::Answer;
@@ -120,10 +121,70 @@ fn a_batch_is_no_way_around_a_rate_limit() {
 }
 
 #[test]
-fn only_post_with_json_is_taken() {
+fn calls_come_by_post_with_json() {
     let server = server();
-    let answer = server.connect().get("/rpc", "");
-    assert_eq!((answer.status, answer.header("allow")), (405, Some("POST, OPTIONS")));
+    let answer = server.connect().request("PUT", "/rpc", "", b"{}");
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD, POST, OPTIONS")));
     let answer = server.connect().post("/rpc", "Content-Type: text/plain\r\n", "{}");
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (415, &json!(-32015)));
+}
+
+#[test]
+fn a_channel_describes_itself_by_get_and_by_a_call() {
+    let server = server();
+    let answer = server.connect().get("/rpc", "Accept: text/html\r\n");
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
+    let document = answer.json();
+    let names: Vec<_> =
+        document["methods"].as_array().unwrap().iter().map(|method| &method["name"]).collect();
+    assert_eq!(names, ["echo", "fail", "slow", "stream", "rpc.discover"]);
+    assert_eq!(server.connect().request("HEAD", "/rpc", "", b"").status, 200);
+
+    for params in [json!(null), json!([]), json!({})] {
+        let mut body = json!({"jsonrpc": "2.0", "method": "rpc.discover", "id": 1});
+        if !params.is_null() {
+            body["params"] = params;
+        }
+        assert_eq!(call(&server, &body).json()["result"], document);
+    }
+    let batch = json!([{"jsonrpc": "2.0", "method": "rpc.discover"},
+        {"jsonrpc": "2.0", "method": "rpc.discover", "params": [1], "id": 2}]);
+    assert_eq!(call(&server, &batch).json()[0]["error"]["code"], -32602);
+    let openapi = server.connect().get("/openapi", "").json();
+    let limited = json!({"name": "limited", "url": "/limited"});
+    assert_eq!(openapi["x-openrpc"], json!([limited, {"name": "rpc", "url": "/rpc"}]));
+}
+
+#[test]
+fn a_channel_is_described_to_those_who_may_call_it() {
+    let server = Setup::new()
+        .define(
+            DefinitionKind::Security,
+            "clients",
+            json!({"type": "api_key", "in": "header", "name": "x-key", "key": "env:PATH"}),
+        )
+        .channel(
+            "guarded",
+            json!({"type": "jsonrpc", "path": "/guarded", "methods": {"echo": "echo"}, "security": "clients",
+                "rate_limit": [{"limit": 2, "per": "hour"}]}),
+        )
+        .channel(
+            "silent",
+            json!({"type": "jsonrpc", "path": "/silent", "methods": {"echo": "echo"}, "openrpc": false}),
+        )
+        .start();
+    let mut client = server.connect();
+    let refused = client.get("/guarded", "");
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (401, &json!(-32001)));
+    let discover = json!({"jsonrpc": "2.0", "method": "rpc.discover", "id": 1}).to_string();
+    assert_eq!(client.post("/guarded", "", &discover).status, 401);
+    let credentials = format!("X-Key: {}\r\n", std::env::var("PATH").unwrap());
+    assert_eq!(client.get("/guarded", &credentials).json()["openrpc"], "1.3.2");
+    assert_eq!(client.post("/guarded", &credentials, &discover).json()["result"]["openrpc"], "1.3.2");
+    assert_eq!(client.get("/guarded", &credentials).status, 429, "it counts as the channel's requests do");
+
+    let silent = client.get("/silent", "");
+    assert_eq!((silent.status, silent.header("allow")), (405, Some("POST, OPTIONS")));
+    assert_eq!(client.post("/silent", "", &discover).json()["error"]["code"], -32601);
 }

@@ -154,6 +154,9 @@ pub enum DataFormat {
     Raw,
 }
 
+    /// Whether the channel describes itself: an OpenRPC document by GET and by the method `rpc.discover`.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub openrpc: bool,
 /// Cross-origin resource sharing (Fetch standard, section 3.2).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -220,7 +220,7 @@ async fn options_of_channels_in_code_reach_their_definition() {
     let world = World::new();
     let source = "from crosstie import *\nclass A(Service):\n  name='a'\n  channels=[\n\
                   rest('GET, POST', '/a/{id:int}', security='crm', deadline_ms=500, rate_limit=[{'limit': 5, 'per': 'second'}], openapi=False),\n\
-                  http('/raw', methods=['PUT'], max_body_bytes=10), jsonrpc('/rpc', method='add', max_batch=5)]\n  def handle(self): pass\n";
+                  http('/raw', methods=['PUT'], max_body_bytes=10), jsonrpc('/rpc', method='add', max_batch=5, openrpc=False)]\n  def handle(self): pass\n";
     let manifest = world.runtime.describe(&file("a", source), None).await.unwrap();
     let channels = serde_json::to_value(&manifest.services[0].channels).unwrap();
     assert_eq!(
@@ -231,7 +231,7 @@ async fn options_of_channels_in_code_reach_their_definition() {
                 "methods": ["GET", "POST"], "openapi": false
             }},
             {"type": "http", "path": "/raw", "options": {"max_body_bytes": 10, "methods": ["PUT"]}},
-            {"type": "jsonrpc", "path": "/rpc", "options": {"method": "add", "max_batch": 5}},
+            {"type": "jsonrpc", "path": "/rpc", "options": {"method": "add", "max_batch": 5, "openrpc": false}},
         ])
     );
 }

@@ -314,6 +314,11 @@ async function start() {
     return;
   }
   document.getElementById("title").textContent = api.info.title;
+  for (const other of api["x-openrpc"] || []) {
+    // A path with parameters leads nowhere until they are filled in.
+    const text = `${other.url} (JSON-RPC)`;
+    link.after(other.url.includes("{") ? element("span", {}, text) : element("a", { href: other.url }, text));
+  }
   const count = operations().length;
   subtitle.textContent = `revision ${api.info.version}, ${count} ${count === 1 ? "operation" : "operations"}`;
   document.getElementById("filter").addEventListener("input", listOperations);

@@ -1,41 +1,22 @@
-//! Schemas under `components/schemas`. Services declare self-contained JSON Schemas whose references point
-//! into their own `$defs`; in one document these move to components, and references with them.
+//! What the generated documents, OpenAPI and OpenRPC, share: schemas under `components/schemas`, and the texts
+//! of a docstring. Services declare self-contained JSON Schemas whose references point into their own
+//! `$defs`; in one document these move to components, and references with them.
 
 use serde_json::{Map, Value, json};
 
 /// The components collected so far.
-pub(super) struct Schemas {
+pub(crate) struct Schemas {
     known: Map<String, Value>,
 }
 
-impl Default for Schemas {
-    fn default() -> Self {
-        let problem = json!({
-            "type": "object",
-            "required": ["type", "title", "status", "detail", "cid"],
-            "properties": {
-                "type": {"type": "string", "format": "uri"},
-                "title": {"type": "string"},
-                "status": {"type": "integer"},
-                "detail": {"type": "string"},
-                "cid": {"type": "string"},
-                "faults": {"type": "array", "items": {
-                    "type": "object",
-                    "required": ["pointer", "detail"],
-                    "properties": {
-                        "pointer": {"type": "string", "description": "JSON Pointer into the request"},
-                        "detail": {"type": "string"}
-                    }
-                }}
-            }
-        });
-        Self { known: Map::from_iter([("Problem".to_owned(), problem)]) }
-    }
-}
-
 impl Schemas {
+    /// A document's own schemas, which no service's may replace.
+    pub(crate) fn new(own: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
+        Self { known: own.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect() }
+    }
+
     /// Enters a service's schema and gives a reference to it. `fallback` names one without a title.
-    pub(super) fn add(&mut self, schema: &Value, fallback: &str) -> Value {
+    pub(crate) fn add(&mut self, schema: &Value, fallback: &str) -> Value {
         let name = schema.get("title").and_then(Value::as_str).unwrap_or(fallback);
         let moved = self.hoist(schema, fallback);
         let name = self.enter(name, fallback, moved);
@@ -43,7 +24,7 @@ impl Schemas {
     }
 
     /// The schema with its definitions moved to components and its references with them.
-    pub(super) fn hoist(&mut self, schema: &Value, owner: &str) -> Value {
+    pub(crate) fn hoist(&mut self, schema: &Value, owner: &str) -> Value {
         let mut schema = schema.clone();
         if let Some(members) = schema.as_object_mut() {
             // The document as a whole says which dialect it uses.
@@ -54,13 +35,13 @@ impl Schemas {
         // Names first: definitions refer to each other, and to themselves.
         let mut names: Vec<(String, String)> = Vec::new();
         for (name, definition) in &definitions {
-            let plain = super::component_name(name);
+            let plain = component_name(name);
             let shared = self.known.get(&plain).is_none_or(|known| {
                 let mut renamed = definition.clone();
-                rename(&mut renamed, &|target| local(target).map(super::component_name));
+                rename(&mut renamed, &|target| local(target).map(component_name));
                 *known == renamed
             });
-            let chosen = if shared { plain } else { super::component_name(&format!("{owner}.{name}")) };
+            let chosen = if shared { plain } else { component_name(&format!("{owner}.{name}")) };
             names.push((name.clone(), chosen));
         }
         let find = |target: &str| {
@@ -77,16 +58,16 @@ impl Schemas {
 
     /// Enters a schema under `name`, or under a name of its owner's where another schema has that.
     fn enter(&mut self, name: &str, owner: &str, schema: Value) -> String {
-        let plain = super::component_name(name);
+        let plain = component_name(name);
         let name = match self.known.get(&plain) {
-            Some(known) if *known != schema => super::component_name(owner),
+            Some(known) if *known != schema => component_name(owner),
             _ => plain,
         };
         self.known.insert(name.clone(), schema);
         name
     }
 
-    pub(super) fn finish(mut self) -> Map<String, Value> {
+    pub(crate) fn finish(mut self) -> Map<String, Value> {
         self.known.sort_keys();
         self.known
     }
@@ -94,7 +75,7 @@ impl Schemas {
 
 /// A declared input as one object: a model that refers to itself is declared as a reference into its own
 /// definitions.
-pub(super) fn object_of(schema: &Value) -> Value {
+pub(crate) fn object_of(schema: &Value) -> Value {
     let target = schema.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#'));
     let Some(Value::Object(found)) = target.and_then(|pointer| schema.pointer(pointer)) else {
         return schema.clone();
@@ -104,6 +85,25 @@ pub(super) fn object_of(schema: &Value) -> Value {
         object.insert("$defs".to_owned(), definitions.clone());
     }
     Value::Object(object)
+}
+
+/// A name that may be a key under `components`: `^[a-zA-Z0-9._-]+$`.
+pub(crate) fn component_name(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' })
+        .collect()
+}
+
+/// A docstring's first line and the rest.
+pub(crate) fn split_doc(doc: &str) -> (&str, &str) {
+    let (first, rest) = doc.trim().split_once('\n').unwrap_or((doc.trim(), ""));
+    (first.trim(), rest.trim())
+}
+
+/// Whether an object's schema demands the property.
+pub(crate) fn is_required(schema: &Value, property: &str) -> bool {
+    let required = schema.get("required").and_then(Value::as_array);
+    required.is_some_and(|names| names.iter().any(|name| name.as_str() == Some(property)))
 }
 
 fn local(target: &str) -> Option<&str> {
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn equal_definitions_are_shared_and_different_ones_kept_apart() {
-        let mut schemas = Schemas::default();
+        let mut schemas = Schemas::new([("Problem", json!({}))]);
         let schema = |city: &str| {
             json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/Address"}},
                 "$defs": {"Address": {"type": "object", "properties": {"city": {"type": city}}}}})
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_definition_may_refer_to_itself() {
-        let mut schemas = Schemas::default();
+        let mut schemas = Schemas::new([("Problem", json!({}))]);
         let schema = json!({"title": "Tree", "$ref": "#/$defs/Node", "$defs": {"Node": {"type": "object",
             "properties": {"next": {"$ref": "#/$defs/Node"}}}}});
         schemas.add(&schema, "t");
