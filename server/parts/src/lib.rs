@@ -11,10 +11,12 @@ mod part;
 mod pid;
 mod postgres;
 mod process;
+mod rabbitmq;
 mod user;
 
 pub use error::PartError;
 pub use mariadb::MariaDb;
 pub use part::{Credentials, Part, PartPlan, PartTls, Reach};
 pub use postgres::Postgres;
+pub use rabbitmq::RabbitMq;
 pub use user::ServiceUser;
