@@ -1,9 +1,6 @@
-//! `server.toml`: read, checked as a whole, and only then made into [`ServerSettings`].
-//!
-//! Four checks follow each other and all their faults are reported together: TOML syntax, unknown keys, the
-//! JSON Schema derived from the settings' types, and what a schema cannot say (`rules`). Reading a file
-//! costs a millisecond and happens at start, on SIGHUP and when the file changed.
+//! `server.toml`: its format, its rules, its template, and which settings wait for a restart.
 
+mod format;
 mod restart;
 mod rules;
 mod template;
@@ -11,29 +8,27 @@ mod template;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use crosstie_model::Fault;
-use crosstie_model::schema::Schema;
 use crosstie_model::settings::ServerSettings;
 use serde_json::Value;
 
+pub(crate) use format::read;
+pub use format::{Format, Rules, dotted};
 pub use restart::changed_at_start_only;
-pub use template::{default_of, template, toml_value};
+pub use template::{default_of, template, template_of, toml_value};
 
 use crate::fault::LocatedFault;
-use crate::shape;
-use crate::tree::{Node, toml, unescape};
 
 /// Where a server's directory holds its settings.
 pub const SETTINGS_FILE: &str = "config/server.toml";
+
+static FORMAT: LazyLock<Format> = LazyLock::new(|| Format::of::<ServerSettings>(rules::faults));
 
 /// Reads and checks `config/server.toml` of a server's directory.
 ///
 /// # Errors
 /// Every fault of the file, in the order of lines; or the one that it cannot be read.
 pub fn load(directory: &Path) -> Result<ServerSettings, Vec<LocatedFault>> {
-    let file = directory.join(SETTINGS_FILE);
-    let text = read(&file).map_err(|fault| vec![fault])?;
-    parse(&text, &file)
+    FORMAT.load(&directory.join(SETTINGS_FILE))
 }
 
 /// Checks `text`, which `file` names in faults, and makes settings of it.
@@ -41,123 +36,19 @@ pub fn load(directory: &Path) -> Result<ServerSettings, Vec<LocatedFault>> {
 /// # Errors
 /// Every fault, in the order of lines.
 pub fn parse(text: &str, file: &Path) -> Result<ServerSettings, Vec<LocatedFault>> {
-    let tree = toml::parse(text).map_err(|faults| {
-        let located = |fault: crate::tree::SyntaxFault| LocatedFault::new(file, fault.line, "", fault.detail);
-        faults.into_iter().map(located).collect::<Vec<_>>()
-    })?;
-    let mut value = tree.to_value();
-    let mut faults = shape::take_unknown_keys(schema_value(), &mut value);
-    faults.extend(schema_faults(&value));
-    for fault in rules::faults(&value) {
-        if faults.iter().all(|known| known.pointer != fault.pointer) {
-            faults.push(fault);
-        }
-    }
-    if !faults.is_empty() {
-        return Err(located(&tree, file, faults));
-    }
-    let settings = serde_json::from_value(value)
-        .map_err(|error| vec![LocatedFault::new(file, 1, "", error.to_string())])?;
-    Ok(settings)
+    FORMAT.parse(text, file)
 }
 
 /// The JSON Schema of `server.toml`, from which checks, template and reference page are made.
 #[must_use]
 pub fn schema_value() -> &'static Value {
-    &SCHEMA.0
-}
-
-static SCHEMA: LazyLock<(Value, Result<Schema, String>)> = LazyLock::new(|| {
-    let mut source = schemars::schema_for!(ServerSettings).to_value();
-    bound_integers(&mut source);
-    let compiled = Schema::compile(source.clone()).map_err(|error| error.to_string());
-    (source, compiled)
-});
-
-/// Gives integers the range of their Rust type where none is declared, so that the schema finds every number
-/// that does not fit and not serde only the first.
-fn bound_integers(schema: &mut Value) {
-    match schema {
-        Value::Object(members) => {
-            let most = match members.get("format").and_then(Value::as_str) {
-                Some("uint16") => Some(u64::from(u16::MAX)),
-                Some("uint32") => Some(u64::from(u32::MAX)),
-                _ => None,
-            };
-            if let (Some(most), false) = (most, members.contains_key("maximum")) {
-                members.insert("maximum".into(), most.into());
-            }
-            members.values_mut().for_each(bound_integers);
-        }
-        Value::Array(items) => items.iter_mut().for_each(bound_integers),
-        _ => {}
-    }
-}
-
-fn schema_faults(value: &Value) -> Vec<Fault> {
-    match &SCHEMA.1 {
-        Ok(schema) => shape::in_plain_words(schema.source(), value, schema.faults(value)),
-        Err(error) => vec![Fault { pointer: String::new(), detail: error.clone() }],
-    }
-}
-
-fn located(tree: &Node, file: &Path, faults: Vec<Fault>) -> Vec<LocatedFault> {
-    let mut located: Vec<_> = faults
-        .into_iter()
-        .map(|fault| {
-            LocatedFault::new(file, tree.line_of(&fault.pointer), dotted(&fault.pointer), fault.detail)
-        })
-        .collect();
-    located.sort();
-    located
-}
-
-/// A JSON Pointer as a TOML key: `/http/trusted_proxies/0` is `http.trusted_proxies[0]`.
-fn dotted(pointer: &str) -> String {
-    let mut key = String::new();
-    for token in pointer.split('/').skip(1) {
-        let token = unescape(token);
-        if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit()) {
-            key.push_str(&format!("[{token}]"));
-            continue;
-        }
-        if !key.is_empty() {
-            key.push('.');
-        }
-        let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        if !token.is_empty() && token.chars().all(bare) {
-            key.push_str(&token);
-        } else {
-            key.push_str(&format!("{token:?}"));
-        }
-    }
-    key
-}
-
-/// Reads a text file of bounded size.
-pub(crate) fn read(file: &Path) -> Result<String, LocatedFault> {
-    use std::io::Read as _;
-    let fault = |detail: String| LocatedFault::new(file, 1, "", detail);
-    let opened = std::fs::File::open(file).map_err(|error| fault(format!("cannot be read: {error}")))?;
-    let mut bytes = Vec::new();
-    let limit = toml::MAX_FILE_BYTES;
-    opened
-        .take(limit as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| fault(format!("cannot be read: {error}")))?;
-    if bytes.len() > limit {
-        return Err(fault(format!("the file is larger than {limit} bytes")));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
-        LocatedFault::new(file, line, "", "the file is not UTF-8 text")
-    })
+    FORMAT.schema()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::toml;
 
     const SMALLEST: &str = "[server]\nname = \"one\"\n[management]\naddress = \"127.0.0.1:17110\"\n";
 
@@ -218,12 +109,5 @@ mod tests {
         assert!(load(directory.path()).unwrap_err()[0].detail.contains("larger"));
         std::fs::write(&file, SMALLEST).unwrap();
         assert_eq!(load(directory.path()).unwrap().server.name.as_str(), "one");
-    }
-
-    #[test]
-    fn keys_are_named_as_toml_writes_them() {
-        assert_eq!(dotted("/http/trusted_proxies/0"), "http.trusted_proxies[0]");
-        assert_eq!(dotted("/a b/c"), "\"a b\".c");
-        assert_eq!(dotted(""), "");
     }
 }

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use crosstie_model::Fault;
+use crosstie_model::settings::ClusterSection;
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -24,6 +25,7 @@ pub(super) fn faults(settings: &Value) -> Vec<Fault> {
     rules.networks();
     rules.limits();
     rules.odb();
+    rules.cluster();
     rules.exporter();
     rules.logged_headers();
     rules.paths();
@@ -64,6 +66,18 @@ impl<'a> Rules<'a> {
                 self.fault(pointer, format!("is the same address as {taken}"));
             }
             known.push((address, pointer));
+        }
+    }
+
+    /// One heartbeat that comes late must not look like a death.
+    fn cluster(&mut self) {
+        let default = ClusterSection::default();
+        let number = |pointer: &str| self.settings.pointer(pointer).and_then(Value::as_u64);
+        let heartbeat = number("/cluster/heartbeat_ms").unwrap_or(default.heartbeat_ms);
+        let lapse = number("/cluster/lapse_ms").unwrap_or(default.lapse_ms);
+        if lapse < heartbeat.saturating_mul(3) {
+            let least = heartbeat.saturating_mul(3);
+            self.fault("/cluster/lapse_ms", format!("must be at least three heartbeats: {least}"));
         }
     }
 

@@ -20,17 +20,21 @@ Definitions (channels, security …) are not here: `crosstie apply`, `crosstie e
 /// The text of a `server.toml` that reads back as `settings`.
 #[must_use]
 pub fn template(settings: &ServerSettings) -> String {
-    let root = schema_value();
-    let values = serde_json::to_value(settings).unwrap_or_default();
+    template_of(schema_value(), HEAD, &serde_json::to_value(settings).unwrap_or_default())
+}
+
+/// The text of a settings file whose schema is `root` and that reads back as `values`; `head` stands above.
+#[must_use]
+pub fn template_of(root: &Value, head: &str, values: &Value) -> String {
     let mut text = String::new();
-    comment(&mut text, HEAD);
+    comment(&mut text, head);
     for (section, schema) in properties(root, root) {
         text.push('\n');
         comment(&mut text, description(schema));
         text.push_str(&format!("[{section}]\n"));
         for (key, setting) in properties(root, schema) {
             let value = values.get(section).and_then(|values| values.get(key)).unwrap_or(&Value::Null);
-            let default = default_of(section, key);
+            let default = default_in(root, section, key);
             text.push('\n');
             comment(&mut text, description(setting));
             text.push_str(&line(key, value, default.as_ref()));
@@ -51,7 +55,10 @@ fn line(key: &str, value: &Value, default: Option<&Value>) -> String {
 /// The default of the setting `key` in `section`: its own, or that of its section; `None` where it must be given.
 #[must_use]
 pub fn default_of(section: &str, key: &str) -> Option<Value> {
-    let root = schema_value();
+    default_in(schema_value(), section, key)
+}
+
+fn default_in(root: &Value, section: &str, key: &str) -> Option<Value> {
     let schema = root.pointer(&format!("/properties/{section}"))?;
     let setting = properties(root, schema).find(|(name, _)| *name == key).map(|(_, setting)| setting)?;
     let own = setting.get("default");
