@@ -228,3 +228,31 @@ fn channels_that_stay_closed_do_not_stop_other_changes() {
     let another = apply(&environment, &format!("channel:\n{}", channel("other", "/other", "")));
     assert_eq!(another.code, 1, "{}", another.stdout);
 }
+
+#[test]
+fn the_access_log_shows_queries_without_their_keys() {
+    let environment = with_echo();
+    let key = "security:\n  demo.key:\n    type: api_key\n    in: query\n    name: api_key\n    key: sesame-open-sesame\n";
+    let channel = channel("closed", "/closed", "    security: demo.key\n");
+    apply(&environment, &format!("{key}channel:\n{channel}")).success().unwrap();
+    environment.wait_for_status("/closed", 401);
+    let http = environment.http();
+    for (query, status) in [
+        ("page=2&api_key=sesame-open-sesame", 200),
+        ("%61pi_key=sesame-open-sesame&page=3", 200),
+        ("page=4&api_key=sesame-open-nothing", 401),
+    ] {
+        assert_eq!(http.get(&format!("/closed?{query}")).unwrap().status, status, "{query}");
+    }
+    // Where no channel is, keys are sent as well.
+    assert_eq!(http.get("/nowhere?page=5&api_key=sesame-open-sesame").unwrap().status, 404);
+    let access = || fs::read_to_string(environment.server().join("logs/access.log")).unwrap();
+    wait_until("all requests in the access log", || access().contains("page=5"));
+    for shown in ["page=2&api_key=***", "%61pi_key=***&page=3", "page=4&api_key=***", "page=5&api_key=***"] {
+        assert!(access().contains(&format!("\"query\":\"{shown}\"")), "{shown}: {}", access());
+    }
+    for log in ["access.log", "server.log", "console.log"] {
+        let text = fs::read_to_string(environment.server().join("logs").join(log)).unwrap_or_default();
+        assert!(!text.contains("sesame"), "{log} shows a key");
+    }
+}

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
 
-use crosstie_test_support::{Environment, wait_for, wait_until, wrk};
+use crosstie_test_support::{Environment, Http, wait_for, wait_until, wrk};
 use serde_json::{Value, json};
 
 /// A service `demo.NAME` that answers `{"answer": ANSWER}` at `/NAME`.
@@ -194,8 +194,77 @@ fn redeploys_under_load_lose_no_request() {
         answers(&environment, "busy", &version.to_string());
     }
     let report = load.finish().unwrap();
-    assert!(report.lost_nothing(), "{report:?} over {version} versions");
+    assert!(
+        report.lost_nothing(),
+        "{report:?} over {version} versions\n{}",
+        unsuccessful(&environment, "/busy")
+    );
     assert!(version > 1, "only {version} versions in {seconds} s");
+}
+
+/// What the access log says of requests for `path` that did not succeed, and what the server's log says of
+/// them.
+fn unsuccessful(environment: &Environment, path: &str) -> String {
+    let log = |name| fs::read_to_string(environment.server().join("logs").join(name)).unwrap_or_default();
+    let (access, server) = (log("access.log"), log("server.log"));
+    let mut found = String::new();
+    for line in access.lines() {
+        let Ok(request) = serde_json::from_str::<Value>(line) else { continue };
+        let failed = request["status"].as_u64().is_some_and(|status| !(200..400).contains(&status));
+        // 499: the caller went away, as wrk does in the end. The test's own client, unlike wrk, has a name.
+        let of_load = request["status"] != 499 && request["user_agent"].is_null();
+        if request["path"] != path || !failed || !of_load {
+            continue;
+        }
+        let cid = request["cid"].as_str().unwrap_or("no cid");
+        found += &format!("{line}\n");
+        server.lines().filter(|line| line.contains(cid)).for_each(|line| found += &format!("  {line}\n"));
+    }
+    found
+}
+
+/// A service that answers its version at `/versioned` and at a path that only this version has.
+fn versioned(version: u64) -> String {
+    format!(
+        r#"
+from crosstie import Service, rest
+
+class It(Service):
+    name = "demo.versioned"
+    channels = [rest("GET", "/versioned"), rest("GET", "/only/{version}")]
+
+    def handle(self):
+        self.response.payload = {{"version": {version}}}
+"#
+    )
+}
+
+#[test]
+fn all_workers_change_over_at_once() {
+    let rounds = crate::volume(1000, 25);
+    let environment = Environment::builder().setting("server.workers", "4").start().unwrap();
+    environment.drop_file("versioned.py", &versioned(0)).unwrap();
+    environment.wait_for_status("/only/0", 200);
+    // Each keeps a connection, and so its worker, for as long as it is asked.
+    let clients: Vec<Http> = (0..16).map(|_| environment.http()).collect();
+    let mut load = wrk::Load::new(environment.url("/versioned"), Duration::from_secs(600)).start().unwrap();
+    for version in 1..=rounds {
+        let only = format!("/only/{version}");
+        environment.drop_file("versioned.py", &versioned(version)).unwrap();
+        // Asked without a pause between, so that the first answer is seen within moments of the change.
+        let mut asked = clients.iter().cycle();
+        wait_until(&format!("version {version}"), || {
+            asked.by_ref().take(200).any(|client| client.get(&only).unwrap().status == 200)
+        });
+        for client in &clients {
+            assert_eq!(client.get(&only).unwrap().status, 200, "{only} is not known to every worker");
+            let answer = client.get("/versioned").unwrap().json();
+            assert_eq!(answer, json!({"version": version}), "an old version answered after the new one");
+        }
+    }
+    assert!(load.is_running());
+    let report = load.finish_early().unwrap();
+    assert!(report.lost_nothing(), "{report:?}\n{}", unsuccessful(&environment, "/versioned"));
 }
 
 #[test]

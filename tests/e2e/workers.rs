@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use crosstie_test_support::processes::{Process, is_alive, send};
-use crosstie_test_support::{Environment, wait_for, wait_until, wrk};
+use crosstie_test_support::{Builder, Environment, wait_for, wait_until, wrk};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::hot_deploy::service;
 
 fn serving(name: &str) -> Environment {
-    let environment = Environment::builder().setting("server.workers", "2").start().unwrap();
+    serving_with(Environment::builder(), name)
+}
+
+fn serving_with(builder: Builder, name: &str) -> Environment {
+    let environment = builder.setting("server.workers", "2").start().unwrap();
     environment.drop_file(&format!("{name}.py"), &service(name, "here")).unwrap();
     environment.wait_for_status(&format!("/{name}"), 200);
     live_everywhere(&environment, name, None);
@@ -161,7 +165,8 @@ class Abort(Service):
 #[test]
 fn workers_killed_while_they_serve_a_good_service_never_quarantine_it() {
     let kills = crate::volume(100, 8);
-    let environment = serving("good");
+    // The budget is not what is tried here; it would delay the restarts.
+    let environment = serving_with(Environment::builder().setting("server.restart_budget", "1000"), "good");
     let load = wrk::Load::new(environment.url("/good"), Duration::from_secs(kills * 2 + 20)).start().unwrap();
     for _ in 0..kills {
         let victim = both_ready(&environment, &[])[0];

@@ -1,6 +1,7 @@
 //! One request from its head to its end: what is known of it so far, and that its end is reported once,
 //! however it comes about.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use crosstie_model::message::Principal;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Version};
 
-use crate::ports::{EntranceObserver, RequestRecord, STATUS_CALLER_GONE};
+use crate::ports::{EntranceObserver, ObservedQuery, RequestRecord, STATUS_CALLER_GONE};
 use crate::server::ConnectionState;
 
 /// A request under way. Dropping one that was not finished reports that its caller went away.
@@ -26,6 +27,8 @@ pub(crate) struct Exchange {
     pub(crate) principal: Option<Arc<Principal>>,
     pub(crate) user_agent: Option<HeaderValue>,
     pub(crate) logged_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Query parameters nobody may read; only where there is a query.
+    pub(crate) masked: Option<Arc<BTreeSet<String>>>,
     pub(crate) bytes_in: u64,
     pub(crate) observer: Arc<dyn EntranceObserver>,
     pub(crate) connection: Arc<ConnectionState>,
@@ -37,6 +40,12 @@ impl Exchange {
     /// The path as it came, without the query.
     pub(crate) fn path(&self) -> &str {
         self.target.as_ref().map_or("*", |target| target.path())
+    }
+
+    /// The query, with what must be masked in it.
+    fn query(&self) -> Option<ObservedQuery<'_>> {
+        let raw = self.target.as_ref()?.query()?;
+        Some(ObservedQuery { raw, masked: self.masked.as_ref()? })
     }
 
     /// Remembers what went wrong, for the report.
@@ -60,6 +69,7 @@ impl Exchange {
             version: self.version,
             method: &self.method,
             path: self.path(),
+            query: self.query(),
             status,
             bytes_in: self.bytes_in,
             bytes_out,

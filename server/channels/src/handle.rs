@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use crosstie_model::message::HttpRequest;
 use crosstie_model::{Failure, FailureKind, Fault, Origin, TraceContext};
 use http::header::{
@@ -33,6 +32,7 @@ use crate::response::{Outgoing, ResponseBody};
 use crate::rest::{self, Arrived};
 use crate::routes::Routes;
 use crate::server::ConnectionState;
+use crate::staged::Staged;
 use crate::{jsonrpc, problem};
 
 /// Longest request target in bytes; more gets 414. Twice what RFC 9110, section 4.1, asks everybody to take.
@@ -46,7 +46,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The other end of a connection.
 pub(crate) struct Peer {
-    pub(crate) routes: Arc<ArcSwap<Routes>>,
+    pub(crate) routes: Arc<Staged<Routes>>,
     pub(crate) address: IpAddr,
     pub(crate) secure: bool,
     pub(crate) state: Arc<ConnectionState>,
@@ -136,6 +136,7 @@ fn begin(peer: &Peer, head: &Parts, started: Instant) -> (Exchange, Destination)
         target: head.uri.path_and_query().cloned(),
         principal: None,
         user_agent: head.headers.get(USER_AGENT).cloned(),
+        masked: head.uri.query().map(|_| Arc::clone(&routes.masked_parameters)),
         logged_headers: routes.logged_headers.iter().filter_map(logged).collect(),
         bytes_in: 0,
         observer: Arc::clone(observer),

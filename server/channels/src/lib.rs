@@ -29,4 +29,5 @@ mod response;
 mod rest;
 pub mod routes;
 pub mod server;
+pub mod staged;
 mod target;

@@ -3,6 +3,7 @@
 //! The worker implements each once. Everything on a request's way is called through a handle that was made
 //! when the routes were built, so that no name is looked up per request.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -113,8 +114,10 @@ pub struct RequestRecord<'a> {
     pub version: Version,
     /// The request method.
     pub method: &'a Method,
-    /// The path as it came, without the query, which may hold credentials.
+    /// The path as it came, without the query.
     pub path: &'a str,
+    /// The query, if there was one. It may hold credentials.
+    pub query: Option<ObservedQuery<'a>>,
     /// The status sent, or [`STATUS_CALLER_GONE`].
     pub status: u16,
     /// Bytes of request body taken in, after content decoding.
@@ -129,6 +132,15 @@ pub struct RequestRecord<'a> {
     pub headers: &'a [(HeaderName, HeaderValue)],
     /// What went wrong, when it did.
     pub failure: Option<(FailureKind, Origin)>,
+}
+
+/// A query as it came, without the question mark.
+#[derive(Debug, Clone, Copy)]
+pub struct ObservedQuery<'a> {
+    /// The query, credentials included: not to be written down before those in `masked` are.
+    pub raw: &'a str,
+    /// Decoded names of the parameters that carry credentials.
+    pub masked: &'a Arc<BTreeSet<String>>,
 }
 
 /// What the server's own pages show.

@@ -39,6 +39,7 @@ pub struct Routes {
     pub(crate) proxies: TrustedProxies,
     pub(crate) unmatched: Arc<dyn EntranceObserver>,
     pub(crate) logged_headers: Vec<HeaderName>,
+    pub(crate) masked_parameters: Arc<BTreeSet<String>>,
     channels: usize,
 }
 
@@ -81,6 +82,7 @@ impl Routes {
             proxies: TrustedProxies::new(&inputs.http.trusted_proxies),
             unmatched: observe("none", "none", None),
             logged_headers: logged_headers(inputs),
+            masked_parameters: Arc::clone(inputs.authenticators.query_parameters_to_mask()),
             channels: 0,
         };
         for channel in &channels {

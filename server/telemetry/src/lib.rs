@@ -15,7 +15,7 @@ pub mod record;
 mod tally;
 pub mod traces;
 
-pub use access::{AccessLog, AccessRecord};
+pub use access::{AccessLog, AccessRecord, LoggedQuery};
 pub use logging::{LogGuard, LogTarget, Terminal};
 pub use metrics::{ChannelMetrics, Metrics};
 pub use record::LogRecord;

@@ -1,17 +1,21 @@
-//! Follows the ODB's revision: reads each new snapshot, loads its code, builds its routes, swaps.
+//! Follows the ODB's revision: reads each new snapshot, loads its code, builds its routes, and swaps together
+//! with the other workers of the server.
 //!
 //! Runs on the control thread of every worker. Events say that there is something new; a comparison every two
-//! seconds finds what no event told. While the ODB is away the worker serves what it has, or at start the
+//! seconds finds what no event told. What is built is staged beside what serves, and takes over at the same
+//! instant in all workers once the last of them has it; who takes too long is not waited for. While the ODB is away the worker serves what it has, or at start the
 //! last good snapshot from disk, and says that it is degraded.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use crosstie_channels::ports::{Ports, RouteInputs};
 use crosstie_channels::routes::Routes;
+use crosstie_channels::staged::Staged;
 use crosstie_model::event::{ApplyReport, FailedUnit};
 use crosstie_model::limits::REVISION_POLL;
 use crosstie_model::ports::LoadError;
@@ -20,15 +24,24 @@ use crosstie_model::snapshot::{ActiveUnit, Snapshot};
 use crosstie_model::unit::Artifact;
 use crosstie_model::{Event, Revision, UnitName};
 use crosstie_odb::Odb;
-use crosstie_process::shm::WorkerSlot;
+use crosstie_process::shm::{Agreement, Barrier, WorkerSlot};
 use crosstie_security::{Authenticators, SecretResolver};
 use crosstie_telemetry::Metrics;
 use crosstie_telemetry::metrics::{Counter, counters};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::last_good::LastGood;
 use crate::live::{ArtifactSource, CurrentLive, Live, Loader};
 use crate::outbox::Outbox;
+
+/// How long a snapshot that is ready here waits for workers that have not loaded it. Old and new are then
+/// served side by side for as long as those take.
+const SWAP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether they have. Requests do not wait for this: the snapshot takes over with the
+/// write of whichever worker is last.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Where the worker stands, for whoever asks: readiness, status, the singleton.
 #[derive(Default)]
@@ -93,7 +106,11 @@ pub(crate) struct Follower {
     /// What services see.
     pub(crate) current: Arc<CurrentLive>,
     /// What requests see.
-    pub(crate) routes: Arc<ArcSwap<Routes>>,
+    pub(crate) routes: Arc<Staged<Routes>>,
+    /// Where workers meet before they swap.
+    pub(crate) barrier: Barrier,
+    /// Since when others are waited for, over all snapshots that were ready since the last swap.
+    pub(crate) waiting: Option<Instant>,
     /// Opens secrets.
     pub(crate) resolver: SecretResolver,
     /// What routes are wired to.
@@ -155,27 +172,33 @@ impl Follower {
         }
     }
 
+    /// A worker that joins others must not be behind them when it begins to accept connections.
     async fn start(&mut self) {
-        let snapshot = match self.odb.snapshot().await {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                self.degrade(&error.to_string());
-                let last_good = self.last_good.clone();
-                match tokio::task::spawn_blocking(move || last_good.load()).await {
-                    Ok(Ok(Some(snapshot))) => snapshot,
-                    Ok(Ok(None)) => Snapshot::default(),
-                    Ok(Err(error)) => {
-                        tracing::error!(%error, "the last good snapshot cannot be used");
-                        Snapshot::default()
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "reading the last good snapshot failed");
-                        Snapshot::default()
-                    }
+        while !self.standing.is_started() {
+            let snapshot = match self.odb.snapshot().await {
+                Ok(snapshot) => snapshot,
+                Err(error) => {
+                    self.degrade(&error.to_string());
+                    self.last_good().await
                 }
+            };
+            self.serve(snapshot, Faults::LeaveOut).await;
+        }
+    }
+
+    async fn last_good(&self) -> Snapshot {
+        let last_good = self.last_good.clone();
+        match tokio::task::spawn_blocking(move || last_good.load()).await {
+            Ok(Ok(found)) => found.unwrap_or_default(),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the last good snapshot cannot be used");
+                Snapshot::default()
             }
-        };
-        self.serve(snapshot, Faults::LeaveOut).await;
+            Err(error) => {
+                tracing::error!(%error, "reading the last good snapshot failed");
+                Snapshot::default()
+            }
+        }
     }
 
     async fn follow(&mut self) {
@@ -207,6 +230,7 @@ impl Follower {
         }
     }
 
+    /// Loads and builds `snapshot` and swaps, unless another worker has a newer one by then.
     async fn serve(&mut self, snapshot: Snapshot, faults: Faults) {
         let revision = snapshot.revision;
         let (live, failed) = {
@@ -215,9 +239,17 @@ impl Follower {
         };
         match self.build_routes(&live, faults) {
             Ok((routes, left_out)) => {
-                self.current.replace(Arc::new(live));
+                self.current.stage(Arc::new(live), Barrier::mark(revision));
+                self.routes.stage(Arc::new(routes), Barrier::mark(revision));
+                self.barrier.ready(revision);
+                if self.is_overtaken(revision).await {
+                    tracing::debug!(revision = revision.0, "another worker has a newer snapshot");
+                    return self.standing.look(false);
+                }
+                self.current.settle();
+                self.routes.settle();
+                self.waiting = None;
                 self.left_out = left_out;
-                self.routes.store(Arc::new(routes));
                 self.refused = None;
                 self.standing.failed.store(Arc::new(failed));
                 self.standing.revision.store(revision.0, Ordering::Release);
@@ -234,9 +266,37 @@ impl Follower {
                 );
                 self.counts.failed.add(1);
                 self.refused = Some(revision);
+                self.waiting = None;
+                // The others need not wait for this one.
+                self.barrier.ready(revision);
                 self.report(revision, Some(reason));
             }
         }
+    }
+
+    /// Waits until the other workers have `revision` ready, and at most until patience ends. Says whether they
+    /// are past it instead, so that a newer one must be built before anything is swapped.
+    async fn is_overtaken(&mut self, revision: Revision) -> bool {
+        let until = *self.waiting.get_or_insert_with(Instant::now) + SWAP_PATIENCE;
+        loop {
+            match self.barrier.agree(revision) {
+                Agreement::InForce => return false,
+                Agreement::Overtaken if self.is_outdated(revision).await => return true,
+                Agreement::Overtaken | Agreement::Waiting => {}
+            }
+            if Instant::now() >= until {
+                tracing::warn!(revision = revision.0, "swapping without a worker that is not ready");
+                self.barrier.go_ahead(revision);
+                return false;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Whether the ODB has a newer revision. It has none when it was restored from a copy and others still
+    /// serve what came later in the lost one, or when it is away.
+    async fn is_outdated(&self, revision: Revision) -> bool {
+        self.odb.revision().await.is_ok_and(|newest| newest != revision)
     }
 
     /// Builds routes, and says what they leave out. What was left out of the routes that serve already does
@@ -275,7 +335,7 @@ impl Follower {
 
     /// The singleton keeps what it serves on disk, once per revision.
     async fn keep(&mut self) {
-        let snapshot = Arc::clone(&self.current.get().snapshot);
+        let snapshot = Arc::clone(&self.current.load().snapshot);
         if !self.own.is_singleton() || self.kept == Some(snapshot.revision) {
             return;
         }

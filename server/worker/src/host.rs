@@ -52,7 +52,7 @@ impl Host for WorkerHost {
     }
 
     fn services(&self) -> Arc<dyn ServiceDirectory> {
-        self.current.get()
+        self.current.load_full()
     }
 
     fn settings(&self) -> Arc<ServerSettings> {

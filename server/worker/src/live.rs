@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use crosstie_channels::staged::Staged;
 use crosstie_model::definition::{DefinitionBody, DefinitionKind};
 use crosstie_model::event::FailedUnit;
 use crosstie_model::ports::{LoadError, LoadedService, LoadedUnit, Runtime, ServiceDirectory};
@@ -36,22 +36,12 @@ impl ServiceDirectory for Live {
 }
 
 /// The current [`Live`], for code that is loaded once and looks services up call by call.
-#[derive(Default)]
-pub(crate) struct CurrentLive(ArcSwap<Live>);
+pub(crate) type CurrentLive = Staged<Live>;
 
-impl CurrentLive {
-    /// The one that serves now.
-    pub(crate) fn get(&self) -> Arc<Live> {
-        self.0.load_full()
-    }
+/// [`CurrentLive`] as services reach it.
+pub(crate) struct CurrentDirectory(pub(crate) Arc<CurrentLive>);
 
-    /// Serves `live` from now on.
-    pub(crate) fn replace(&self, live: Arc<Live>) {
-        self.0.store(live);
-    }
-}
-
-impl ServiceDirectory for CurrentLive {
+impl ServiceDirectory for CurrentDirectory {
     fn find(&self, name: &str) -> Option<Arc<dyn LoadedService>> {
         self.0.load().find(name)
     }

@@ -14,7 +14,9 @@ use crosstie_process::shm::Segment;
 use crosstie_security::tls;
 use crosstie_telemetry::metrics::{Gauge, ObservedProcess};
 use crosstie_telemetry::traces::{AttributeValue, Endpoint, Sampler, SpanKind, SpanStatus, TraceOptions};
-use crosstie_telemetry::{AccessLog, AccessRecord, ChannelMetrics, Exporter, LogGuard, Metrics, SpanRecord};
+use crosstie_telemetry::{
+    AccessLog, AccessRecord, ChannelMetrics, Exporter, LogGuard, LoggedQuery, Metrics, SpanRecord,
+};
 use tokio::runtime::Handle;
 
 /// Access log, metrics and traces of one worker.
@@ -142,7 +144,9 @@ impl EntranceObserver for Entrance {
             client: record.client,
             method: record.method.clone(),
             path: record.path.to_owned(),
-            query: None,
+            query: record
+                .query
+                .map(|query| LoggedQuery { raw: query.raw.to_owned(), masked: Arc::clone(query.masked) }),
             version: record.version,
             channel: (self.kind != "none").then(|| Arc::clone(&self.channel)),
             service: self.service.clone(),

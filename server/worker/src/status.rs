@@ -24,12 +24,18 @@ impl Status {
     /// The status of the worker in slot `own`.
     pub(crate) fn new(
         own: &'static WorkerSlot,
-        standing: Arc<Standing>,
-        metrics: Metrics,
-        segment: Arc<Segment>,
+        standing: &Arc<Standing>,
+        metrics: &Metrics,
+        segment: &Arc<Segment>,
         settings: &ServerSettings,
     ) -> Self {
-        Self { own, standing, metrics, segment, title: format!("Services of {}", settings.server.name) }
+        Self {
+            own,
+            standing: Arc::clone(standing),
+            metrics: metrics.clone(),
+            segment: Arc::clone(segment),
+            title: format!("Services of {}", settings.server.name),
+        }
     }
 }
 

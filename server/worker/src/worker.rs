@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use crosstie_channels::ports::Ports;
 use crosstie_channels::routes::Routes;
 use crosstie_channels::server::{HttpServer, HttpServerOptions, Transport};
+use crosstie_channels::staged::Staged;
 use crosstie_config::user;
 use crosstie_model::UnitName;
-use crosstie_model::ports::ServiceDirectory;
 use crosstie_model::settings::ServerSettings;
 use crosstie_odb::{Odb, OdbDataStore, OdbOptions};
 use crosstie_process::control::{ControlStream, ToSupervisor};
-use crosstie_process::shm::{Segment, WorkerSlot};
+use crosstie_process::shm::{Barrier, Segment, WorkerSlot};
 use crosstie_process::worker::{Inherited, inherit};
 use crosstie_process::{fault, fork_safety};
 use crosstie_runtime::python::{PythonOptions, PythonRuntime};
@@ -32,7 +31,7 @@ use crate::control::Control;
 use crate::follow::{Follower, SnapshotCounts, Standing, no_routes};
 use crate::host::WorkerHost;
 use crate::last_good::LastGood;
-use crate::live::{CurrentLive, Loader};
+use crate::live::{CurrentDirectory, CurrentLive, Live, Loader};
 use crate::observe::Telemetry;
 use crate::outbox::Outbox;
 use crate::ports::{Share, SharedConcurrency};
@@ -143,7 +142,8 @@ struct Parts {
     certificate: Arc<ReloadingCertificate>,
     current: Arc<CurrentLive>,
     standing: Arc<Standing>,
-    routes: Arc<ArcSwap<Routes>>,
+    routes: Arc<Staged<Routes>>,
+    barrier: Barrier,
     resolver: SecretResolver,
     ports: Ports,
     http: HttpServer,
@@ -170,25 +170,25 @@ impl Parts {
         let (chain, key) = (&settings.security.certificate, &settings.security.key);
         let certificate = ReloadingCertificate::load(directory.join(chain), directory.join(key))?;
         let (outbox, queue) = Outbox::new();
-        let (current, standing) = (Arc::new(CurrentLive::default()), Arc::new(Standing::default()));
+        let barrier = segment.barrier().ok_or("the worker has no slot")?;
+        let in_force = Some(barrier.in_force());
+        let current = Arc::new(CurrentLive::new(Live::default(), in_force));
+        let standing = Arc::new(Standing::default());
         let metrics = Metrics::new(Arc::clone(&segment) as _);
         let telemetry = Telemetry::start(&directory, &settings, index, metrics.clone(), runtime.handle())?;
         telemetry.count_drops(log);
         let user_config = Arc::new(user_config(&directory));
         let python = start_python(&directory, &settings, &runtime, &odb, &segment, &outbox, &user_config)?;
-        python.set_directory(Arc::clone(&current) as Arc<dyn ServiceDirectory>);
+        python.set_directory(Arc::new(CurrentDirectory(Arc::clone(&current))));
         let ports = Ports {
             rates: Arc::clone(&segment) as _,
             concurrency: Arc::new(SharedConcurrency::new(Arc::clone(&segment), index)),
             blame: Arc::clone(&segment) as _,
             observer: Arc::new(telemetry),
-            status: {
-                let (standing, segment) = (Arc::clone(&standing), Arc::clone(&segment));
-                Arc::new(Status::new(slot, standing, metrics.clone(), segment, &settings))
-            },
+            status: Arc::new(Status::new(slot, &standing, &metrics, &segment, &settings)),
         };
         let resolver = SecretResolver::new(Arc::clone(&cluster_key), directory.clone());
-        let routes = Arc::new(ArcSwap::from_pointee(no_routes(&resolver, &settings, ports.clone())));
+        let routes = Arc::new(Staged::new(no_routes(&resolver, &settings, ports.clone()), in_force));
         let http = HttpServer::new(HttpServerOptions {
             routes: Arc::clone(&routes),
             share: Arc::new(Share::new(Arc::clone(&segment), slot)),
@@ -214,6 +214,7 @@ impl Parts {
             current,
             standing,
             routes,
+            barrier,
             resolver,
             ports,
             http,
@@ -246,6 +247,8 @@ impl Parts {
             },
             current: self.current,
             routes: self.routes,
+            barrier: self.barrier,
+            waiting: None,
             resolver: self.resolver,
             ports: self.ports,
             settings: Arc::clone(&self.settings),

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::ports::ConnectionShare;
 use crate::routes::Routes;
+use crate::staged::Staged;
 pub(crate) use tracking::ConnectionState;
 use tracking::{Connections, Patience};
 
@@ -38,7 +38,7 @@ pub enum Transport {
 pub struct HttpServerOptions {
     /// The routes. Each request loads them once and keeps the channel it found to its end; each connection
     /// takes its limits from them when it is accepted.
-    pub routes: Arc<ArcSwap<Routes>>,
+    pub routes: Arc<Staged<Routes>>,
     /// This worker's part of the connections.
     pub share: Arc<dyn ConnectionShare>,
     /// How long idle connections stay open once draining began (`drain_linger_s`).
@@ -53,7 +53,7 @@ pub struct HttpServer {
 
 /// What accept loops, connections and the sweep share.
 struct Shared {
-    routes: Arc<ArcSwap<Routes>>,
+    routes: Arc<Staged<Routes>>,
     share: Arc<dyn ConnectionShare>,
     connections: Arc<Connections>,
     linger: Duration,

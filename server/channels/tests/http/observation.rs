@@ -1,4 +1,5 @@
 use crosstie_model::FailureKind;
+use crosstie_model::definition::DefinitionKind;
 use serde_json::json;
 
 use crate::support::{Setup, eventually};
@@ -8,6 +9,11 @@ fn setup() -> Setup {
         .http(|http| {
             http.access_log_headers = vec!["X-Tenant".into(), "authorization".into(), "cookie".into()]
         })
+        .define(
+            DefinitionKind::Security,
+            "clients",
+            json!({"type": "api_key", "in": "query", "name": "key", "key": "env:PATH"}),
+        )
         .channel("echo", json!({"type": "rest", "path": "/echo", "service": "echo"}))
         .channel("fail", json!({"type": "rest", "path": "/fail", "service": "fail"}))
         .channel("slow", json!({"type": "rest", "path": "/slow", "service": "slow"}))
@@ -26,6 +32,10 @@ fn every_request_is_reported_once_with_all_that_is_known() {
     let seen = &seen[0];
     assert_eq!((seen.channel.as_str(), seen.service.as_deref()), ("echo", Some("echo")));
     assert_eq!((seen.method.as_str(), seen.path.as_str(), seen.status), ("POST", "/echo", 200));
+    assert_eq!(
+        (seen.query.as_deref(), seen.masked.as_slice()),
+        (Some("key=secret"), &["key".to_owned()][..])
+    );
     assert_eq!((seen.bytes_in, seen.bytes_out), (5, answer.body.len() as u64));
     assert_eq!(seen.user_agent.as_deref(), Some("test/1"));
     assert_eq!(seen.headers, [("x-tenant".to_owned(), "t1".to_owned())]);

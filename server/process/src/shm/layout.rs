@@ -29,7 +29,7 @@ pub(super) const TEXT_BYTES: usize = 8 * 1024 * 1024;
 /// "crosstie" in ASCII.
 pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"crosstie");
 /// Grows with every change of this file.
-pub(super) const LAYOUT_VERSION: u32 = 1;
+pub(super) const LAYOUT_VERSION: u32 = 2;
 
 /// The whole segment.
 #[repr(C)]
@@ -71,6 +71,8 @@ pub(super) struct Header {
     pub(super) verdicts: AtomicU32,
     /// Requests that workers since gone had served.
     pub(super) departed_requests: AtomicU64,
+    /// The version that workers serve, as [`super::Barrier::mark`] writes it; 0 before the first.
+    pub(super) in_force: AtomicU64,
 }
 
 /// One gauge: what each worker slot holds of it.

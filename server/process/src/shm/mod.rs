@@ -14,6 +14,7 @@ mod keys;
 mod layout;
 mod quarantine;
 mod rates;
+mod swap;
 mod workers;
 
 use std::collections::HashMap;
@@ -39,6 +40,7 @@ pub(crate) use layout::SLOTS;
 pub(crate) use quarantine::StrikeOutcome;
 pub use quarantine::{StrikeCause, Subject, Verdict};
 use rates::RateTable;
+pub use swap::{Agreement, Barrier};
 pub use workers::{WorkerSlot, WorkerState, WorkerView};
 
 /// The name under which counts that found no cell are rendered.

@@ -69,6 +69,8 @@ pub struct WorkerSlot {
     pub in_flight: AtomicU32,
     /// Requests this worker has finished.
     pub requests: AtomicU64,
+    /// The version this worker is ready for, as [`super::Barrier::mark`] writes it; 0 while it takes no part.
+    pub(super) ready: AtomicU64,
     /// The fault signal the worker is dying of, written by its own handler; 0 for none.
     pub(crate) fault: AtomicU32,
 }
@@ -181,6 +183,7 @@ impl WorkerSlot {
             word.store(0, Ordering::Relaxed);
         }
         self.started.store(0, Ordering::Relaxed);
+        self.ready.store(0, Ordering::SeqCst);
         let served = self.requests.swap(0, Ordering::Relaxed);
         self.set_state(WorkerState::Vacant);
         served

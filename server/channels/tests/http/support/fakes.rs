@@ -220,6 +220,9 @@ pub(crate) struct Seen {
     pub(crate) service: Option<String>,
     pub(crate) method: String,
     pub(crate) path: String,
+    pub(crate) query: Option<String>,
+    /// The query parameters that must not be shown.
+    pub(crate) masked: Vec<String>,
     pub(crate) status: u16,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
@@ -333,6 +336,8 @@ impl EntranceObserver for Entrance {
             service: self.service.clone(),
             method: record.method.to_string(),
             path: record.path.to_owned(),
+            query: record.query.map(|query| query.raw.to_owned()),
+            masked: record.query.map(|query| query.masked.iter().cloned().collect()).unwrap_or_default(),
             status: record.status,
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,

@@ -9,11 +9,11 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use crosstie_channels::check::RouteFault;
 use crosstie_channels::ports::{Ports, RouteInputs};
 use crosstie_channels::routes::Routes;
 use crosstie_channels::server::{HttpServer, HttpServerOptions, Transport};
+use crosstie_channels::staged::Staged;
 use crosstie_model::definition::DefinitionName;
 use crosstie_model::names::{Digest, UnitName};
 use crosstie_model::settings::HttpSettings;
@@ -117,7 +117,7 @@ impl Setup {
     pub(crate) fn start_on(self, listener: TcpListener) -> Server {
         let address = listener.local_addr().unwrap();
         let inherited = listener.try_clone().unwrap();
-        let routes = Arc::new(ArcSwap::from_pointee(self.routes()));
+        let routes = Arc::new(Staged::new(self.routes(), None));
         let options = HttpServerOptions {
             routes: Arc::clone(&routes),
             share: self.share.clone(),
@@ -146,7 +146,7 @@ pub(crate) struct Server {
     /// As the supervisor does, keeps the socket when the server stops accepting from it.
     pub(crate) listener: TcpListener,
     pub(crate) http: HttpServer,
-    pub(crate) routes: Arc<ArcSwap<Routes>>,
+    pub(crate) routes: Arc<Staged<Routes>>,
     pub(crate) setup: Setup,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
