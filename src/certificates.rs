@@ -72,7 +72,7 @@ fn open_authority(server: &ServerDirectory, settings: &ServerSettings) -> Result
     let resolver = SecretResolver::new(Arc::clone(&key), server.path().to_owned());
     let password =
         settings.odb.password.as_deref().map(|given| resolver.resolve_setting(given)).transpose()?;
-    let options = OdbOptions::from_section(&settings.odb, server.path(), password);
+    let options = OdbOptions::from_settings(settings, server.path(), password);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let row = runtime.block_on(async { Odb::connect(&options)?.ca().await })?;
     let row = row.context("the operational database holds no certificate authority")?;

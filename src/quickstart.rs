@@ -214,7 +214,7 @@ fn settings_of(ports: Ports) -> Result<ServerSettings> {
 
 /// Creates the database with its schema, the authority's sealed key and the administrator.
 fn make_odb(server: &ServerDirectory, settings: &ServerSettings, secrets: &Secrets) -> Result<()> {
-    let options = OdbOptions::from_section(&settings.odb, server.path(), None);
+    let options = OdbOptions::from_settings(settings, server.path(), None);
     let sealed = secrets.authority.seal_key(&secrets.cluster_key)?;
     let hash = password::hash(&secrets.password)?;
     let administrator = User { name: ADMINISTRATOR.to_owned(), role: Role::Admin, password_hash: hash };

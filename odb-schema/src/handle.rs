@@ -63,16 +63,18 @@ impl Odb {
         self.migrate().await
     }
 
-    /// Applies the migrations the database lacks. Safe to call from several processes at once. SQLite: an
-    /// older database is first copied to `FILE.before-VERSION`.
+    /// Applies the migrations the database lacks. Of several processes that call it at once one does the work
+    /// and the others wait for it, 5 min at most. SQLite: an older database is first copied to
+    /// `FILE.backup-VERSION`, VERSION being the one it has; the copies of the last three upgrades are kept.
+    /// The other backends are backed up with their own tools.
     ///
     /// # Errors
     /// [`OdbError::SchemaNewer`] when a newer release was here, [`OdbError::Migration`] when one fails.
     pub async fn migrate(&self) -> Result<(), OdbError> {
         match &self.backend {
             Backend::Sqlite(pool) => sqlite::migrate(pool.target(), sqlite::MIGRATIONS).await,
-            Backend::Postgres(pool) => postgres::migrate(pool.target()).await,
-            Backend::Mysql(pool) => mysql::migrate(pool.target()).await,
+            Backend::Postgres(pool) => postgres::migrate(pool.target(), postgres::MIGRATIONS).await,
+            Backend::Mysql(pool) => mysql::migrate(pool.target(), mysql::MIGRATIONS).await,
         }
     }
 

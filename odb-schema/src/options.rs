@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crosstie_model::secret::SecretValue;
-use crosstie_model::settings::OdbSection;
+use crosstie_model::settings::{SecuritySection, ServerSettings};
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
@@ -18,8 +18,9 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct OdbOptions {
     /// `sqlite:PATH`, or `postgres://USER@HOST[:PORT]/DATABASE` or `mysql://…` with the parameters `tls`
-    /// (`verify`, the default, or `off`, which only a database on this host may have), `ca` (PEM file; the
-    /// system's roots otherwise), and `cert` and `key` (PEM files of a client certificate).
+    /// (`verify`, the default, or `off`, which only a database on this host may have), `ca` (PEM file; or
+    /// `system`, the default), and `cert` and `key` (PEM files of a client certificate; `cert=none`, the
+    /// default, shows none).
     pub url: String,
     /// What relative paths of `url` start from.
     pub base_directory: PathBuf,
@@ -32,15 +33,18 @@ pub struct OdbOptions {
 }
 
 impl OdbOptions {
-    /// What `[odb]` of `server.toml` says; `password` is its reference, resolved.
+    /// What `server.toml` says; `password` is the reference of `[odb]`, resolved. A network database whose URL
+    /// says nothing else is a component of the environment: its certificate must be of the environment's CA,
+    /// and it is shown the server's own (`[security]`).
     #[must_use]
-    pub fn from_section(
-        section: &OdbSection,
+    pub fn from_settings(
+        settings: &ServerSettings,
         base_directory: impl Into<PathBuf>,
         password: Option<SecretValue>,
     ) -> Self {
+        let section = &settings.odb;
         Self {
-            url: section.url.clone(),
+            url: with_own_certificates(&section.url, &settings.security),
             base_directory: base_directory.into(),
             password,
             connections: section.connections,
@@ -101,7 +105,9 @@ impl OdbOptions {
                 ("tls", "verify") => off = false,
                 ("tls", "off") => off = true,
                 ("tls", _) => return Err(OdbError::Options("tls is verify or off".into())),
+                ("ca", "system") => ca = None,
                 ("ca", _) => ca = path(),
+                ("cert", "none") => certificate = None,
                 ("cert", _) => certificate = path(),
                 ("key", _) => key = path(),
                 (other, _) => {
@@ -124,6 +130,29 @@ impl OdbOptions {
             (false, _) => Ok(Tls::Verify { ca, identity }),
         }
     }
+}
+
+/// Adds what the URL of a network database leaves open: the environment's CA, and this server's certificate
+/// where the URL has no `cert` of its own. Paths stay relative to the server's directory.
+fn with_own_certificates(text: &str, own: &SecuritySection) -> String {
+    let Ok(mut url) = Url::parse(text) else { return text.to_owned() };
+    let network = ["postgres", "postgresql", "mysql", "mariadb"].contains(&url.scheme());
+    let says = |key: &str| url.query_pairs().any(|(name, _)| name == key);
+    let off = url.query_pairs().any(|(name, value)| name == "tls" && value == "off");
+    if !network || off {
+        return text.to_owned();
+    }
+    let mut open = Vec::new();
+    if !says("ca") {
+        open.push(("ca", &own.ca));
+    }
+    if !says("cert") && !says("key") {
+        open.extend([("cert", &own.certificate), ("key", &own.key)]);
+    }
+    for (name, path) in open {
+        url.query_pairs_mut().append_pair(name, &path.to_string_lossy());
+    }
+    url.into()
 }
 
 /// Whether `host` can only be this machine: a loopback address, its name, or the directory of a Unix socket.
@@ -266,6 +295,31 @@ mod tests {
         assert!(refused("mysql://u@db.example/cross?cert=a").contains("belong together"));
         assert!(refused("oracle://u@db/x").contains("unknown scheme"));
         assert!(refused("postgres://db.example/").contains("must name"));
+    }
+
+    #[test]
+    fn a_network_database_is_a_component_of_the_environment_unless_its_url_says_otherwise() {
+        let own = SecuritySection::default();
+        let tls = |url: &str| match options(&with_own_certificates(url, &own)).target() {
+            Ok(Target::Postgres(target) | Target::Mysql(target)) => target.tls,
+            _ => panic!("{url}"),
+        };
+        let in_directory = |path: &str| Path::new("/srv/server1").join(path);
+        let identity =
+            Identity { certificate: in_directory("tls/server.pem"), key: in_directory("tls/server.key") };
+        let ca = Some(in_directory("tls/ca.pem"));
+        let whole = Tls::Verify { ca: ca.clone(), identity: Some(identity.clone()) };
+        assert_eq!(tls("postgres://u@db.example/cross"), whole);
+        assert_eq!(tls("mysql://u@127.0.0.1/cross"), whole);
+        let public = Tls::Verify { ca: None, identity: Some(identity) };
+        assert_eq!(tls("postgres://u@db.example/cross?ca=system"), public);
+        let anonymous = Tls::Verify { ca, identity: None };
+        assert_eq!(tls("postgres://u@db.example/cross?cert=none"), anonymous);
+        let other = Identity { certificate: in_directory("a b.pem"), key: in_directory("a.key") };
+        let named = Tls::Verify { ca: None, identity: Some(other) };
+        assert_eq!(tls("postgres://u@db.example/cross?ca=system&cert=a%20b.pem&key=a.key"), named);
+        assert_eq!(tls("postgres://u@localhost/cross?tls=off"), Tls::Off);
+        assert_eq!(with_own_certificates("sqlite:../odb.sqlite", &own), "sqlite:../odb.sqlite");
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! Which migrations a database has, against those this release knows. Versions are fixed-width numbers
 //! (`0001`), so they compare as text.
 
+use std::time::Duration;
+
 use diesel::backend::Backend;
 use diesel::migration::MigrationSource;
 
 use crate::error::OdbError;
+
+/// How long one process waits for another that migrates.
+pub(crate) const MIGRATION_WAIT: Duration = Duration::from_secs(300);
 
 /// What became of a database's schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +59,18 @@ pub(crate) fn require_current(applied: Option<String>, known: &str) -> Result<()
         SchemaStatus::Missing { known } => Err(OdbError::SchemaOutdated { found: None, known }),
         SchemaStatus::Older { found, known } => Err(OdbError::SchemaOutdated { found: Some(found), known }),
         SchemaStatus::Newer { found, known } => Err(OdbError::SchemaNewer { found, known }),
+    }
+}
+
+/// Whether there is something to apply.
+///
+/// # Errors
+/// [`OdbError::SchemaNewer`].
+pub(crate) fn is_behind(applied: Option<String>, known: String) -> Result<bool, OdbError> {
+    match SchemaStatus::of(applied, known) {
+        SchemaStatus::Current { .. } => Ok(false),
+        SchemaStatus::Newer { found, known } => Err(OdbError::SchemaNewer { found, known }),
+        SchemaStatus::Missing { .. } | SchemaStatus::Older { .. } => Ok(true),
     }
 }
 

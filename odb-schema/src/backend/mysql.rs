@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use diesel::dsl::{DuplicatedKeys, sql};
 use diesel::expression::SqlLiteral;
+use diesel::migration::MigrationSource;
 use diesel::mysql::Mysql;
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
@@ -23,7 +24,7 @@ use crate::tls;
 pub(crate) mod queries;
 
 /// The migrations of this backend.
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
+pub(crate) const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
 
 /// Counts the table that says which migrations were applied.
 pub(crate) const COUNT_MIGRATION_TABLES: &str = "SELECT count(*) AS number FROM information_schema.tables \
@@ -32,9 +33,6 @@ pub(crate) const COUNT_MIGRATION_TABLES: &str = "SELECT count(*) AS number FROM 
 /// Connections idle for longer are asked whether they live before they serve again.
 const ASK_AFTER: Duration = Duration::from_secs(1);
 
-/// How long one process waits for another that migrates, in seconds.
-const MIGRATION_WAIT_S: u32 = 300;
-
 /// A server and how to reach it.
 pub(crate) struct Server {
     target: NetworkTarget,
@@ -42,7 +40,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Reads the CA once.
+    /// Refuses certificates that cannot be used. The driver reads the files anew for each connection: a
+    /// long-lived server outlives the ones it began with.
     pub(crate) fn new(target: NetworkTarget) -> Result<Self, OdbError> {
         let password = target.password.as_ref().map(|password| std::str::from_utf8(password.expose()));
         let password =
@@ -60,8 +59,11 @@ impl Server {
             builder.ip_or_hostname(target.host.as_str()).tcp_port(target.port)
         };
         if let Tls::Verify { ca, identity } = &target.tls {
-            let roots = tls::roots(ca.as_deref())?;
-            let roots = roots.into_iter().map(|root| root.to_vec().into()).collect();
+            tls::client_config(ca.as_deref(), identity.as_ref())?;
+            let roots = match ca {
+                Some(file) => vec![file.clone().into()],
+                None => tls::roots(None)?.into_iter().map(|root| root.to_vec().into()).collect(),
+            };
             let identity = identity
                 .clone()
                 .map(|identity| ClientIdentity::new(identity.certificate.into(), identity.key.into()));
@@ -164,19 +166,20 @@ impl Link for Connection {
     }
 }
 
-/// Applies what is pending, one process at a time. Each statement commits by itself on this backend.
-pub(crate) async fn migrate(server: &Server) -> Result<(), OdbError> {
+/// Applies what is pending of `migrations`: one process at a time, the others wait and find it done. Each
+/// statement commits by itself on this backend.
+pub(crate) async fn migrate(
+    server: &Server,
+    migrations: impl MigrationSource<Mysql> + Send + 'static,
+) -> Result<(), OdbError> {
     let mut handle = server.dial().await?;
-    let known = schema::newest::<Mysql>(&MIGRATIONS)?;
-    let applied = queries::schema::applied(&mut handle).await?;
-    match SchemaStatus::of(applied, known) {
-        SchemaStatus::Current { .. } => return Ok(()),
-        SchemaStatus::Newer { found, known } => return Err(OdbError::SchemaNewer { found, known }),
-        SchemaStatus::Missing { .. } | SchemaStatus::Older { .. } => {}
+    let known = schema::newest::<Mysql>(&migrations)?;
+    if !schema::is_behind(queries::schema::applied(&mut handle).await?, known)? {
+        return Ok(());
     }
     let failed = |error: &dyn std::fmt::Display| OdbError::Migration { reason: error.to_string() };
-    let lock =
-        sql::<BigInt>(&format!("GET_LOCK(CONCAT(database(), '.crosstie_migration'), {MIGRATION_WAIT_S})"));
+    let wait = schema::MIGRATION_WAIT.as_secs();
+    let lock = sql::<BigInt>(&format!("GET_LOCK(CONCAT(database(), '.crosstie_migration'), {wait})"));
     // A migration may take longer than a statement of a call. Only MariaDB has this setting, and only there
     // does it hold for anything but SELECT.
     let _ = handle.batch_execute("SET SESSION max_statement_time = 0").await;
@@ -185,7 +188,7 @@ pub(crate) async fn migrate(server: &Server) -> Result<(), OdbError> {
         return Err(failed(&"another process is migrating"));
     }
     let mut wrapper = AsyncConnectionWrapper::<Handle>::from(handle);
-    let run = move || wrapper.run_pending_migrations(MIGRATIONS).map(drop).map_err(|error| failed(&error));
+    let run = move || wrapper.run_pending_migrations(migrations).map(drop).map_err(|error| failed(&error));
     tokio::task::spawn_blocking(run).await.map_err(OdbError::unreachable)?
 }
 

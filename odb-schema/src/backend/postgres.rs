@@ -1,11 +1,11 @@
 //! PostgreSQL over tokio-postgres and rustls. Statement, lock and idle-in-transaction deadlines are the
 //! server's own settings, made for each connection.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
+use diesel::migration::MigrationSource;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
@@ -27,7 +27,7 @@ use crate::tls;
 pub(crate) mod queries;
 
 /// The migrations of this backend.
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+pub(crate) const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
 /// Counts the table that says which migrations were applied.
 pub(crate) const COUNT_MIGRATION_TABLES: &str = "SELECT count(*) AS number FROM information_schema.tables \
@@ -43,16 +43,15 @@ const MIGRATION_LOCK: i64 = 0x006f_6462;
 pub(crate) struct Server {
     target: NetworkTarget,
     config: tokio_postgres::Config,
-    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Server {
-    /// Reads the CA and the client's certificate once.
+    /// Refuses certificates that cannot be used.
     pub(crate) fn new(target: NetworkTarget) -> Result<Self, OdbError> {
-        let tls = match &target.tls {
-            Tls::Off => None,
+        let verified = match &target.tls {
+            Tls::Off => false,
             Tls::Verify { ca, identity } => {
-                Some(Arc::new(tls::client_config(ca.as_deref(), identity.as_ref())?))
+                tls::client_config(ca.as_deref(), identity.as_ref()).map(|_| true)?
             }
         };
         let mut config = tokio_postgres::Config::new();
@@ -64,19 +63,28 @@ impl Server {
             .application_name("crosstie")
             .connect_timeout(CONNECT_TIMEOUT)
             .keepalives_idle(Duration::from_secs(30))
-            .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
+            .ssl_mode(if verified { SslMode::Require } else { SslMode::Disable });
         if let Some(password) = &target.password {
             config.password(password.expose());
         }
-        Ok(Self { target, config, tls })
+        Ok(Self { target, config })
     }
 
-    /// Opens a connection, whatever schema the database has.
+    /// Opens a connection, whatever schema the database has. The certificates are read each time: a long-lived
+    /// server outlives the ones it began with.
     async fn dial(&self) -> Result<Handle, OdbError> {
         let config = &self.config;
-        let mut handle = match &self.tls {
+        let tls = self.target.tls.clone();
+        let reading = move || match tls {
+            Tls::Off => Ok(None),
+            Tls::Verify { ca, identity } => {
+                tls::client_config(ca.as_deref(), identity.as_ref()).map(Some).map_err(OdbError::unreachable)
+            }
+        };
+        let tls = tokio::task::spawn_blocking(reading).await.map_err(OdbError::unreachable)??;
+        let mut handle = match tls {
             Some(tls) => {
-                let connector = MakeRustlsConnect::new(tls.as_ref().clone());
+                let connector = MakeRustlsConnect::new(tls);
                 let (client, driver) = config.connect(connector).await.map_err(away)?;
                 Handle::try_from_client_and_connection(client, driver).await
             }
@@ -173,22 +181,26 @@ impl Link for Connection {
     }
 }
 
-/// Applies what is pending, one process at a time.
-pub(crate) async fn migrate(server: &Server) -> Result<(), OdbError> {
+/// Applies what is pending of `migrations`: one process at a time, the others wait and find it done.
+pub(crate) async fn migrate(
+    server: &Server,
+    migrations: impl MigrationSource<Pg> + Send + 'static,
+) -> Result<(), OdbError> {
     let mut handle = server.dial().await?;
-    let known = schema::newest::<Pg>(&MIGRATIONS)?;
-    let applied = queries::schema::applied(&mut handle).await?;
-    match SchemaStatus::of(applied, known) {
-        SchemaStatus::Current { .. } => return Ok(()),
-        SchemaStatus::Newer { found, known } => return Err(OdbError::SchemaNewer { found, known }),
-        SchemaStatus::Missing { .. } | SchemaStatus::Older { .. } => {}
+    let known = schema::newest::<Pg>(&migrations)?;
+    if !schema::is_behind(queries::schema::applied(&mut handle).await?, known)? {
+        return Ok(());
     }
     let failed = |error: &dyn std::fmt::Display| OdbError::Migration { reason: error.to_string() };
-    // A migration may take longer than a statement of a call; the lock goes with the connection.
-    let lock = format!("SET statement_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})");
+    // A migration, and waiting for another process's, may take longer than a statement of a call; the lock
+    // goes with the connection.
+    let wait = schema::MIGRATION_WAIT.as_millis();
+    let lock = format!(
+        "SET statement_timeout = 0; SET lock_timeout = {wait}; SELECT pg_advisory_lock({MIGRATION_LOCK})"
+    );
     handle.batch_execute(&lock).await.map_err(|error| failed(&error))?;
     let mut wrapper = AsyncConnectionWrapper::<Handle>::from(handle);
-    let run = move || wrapper.run_pending_migrations(MIGRATIONS).map(drop).map_err(|error| failed(&error));
+    let run = move || wrapper.run_pending_migrations(migrations).map(drop).map_err(|error| failed(&error));
     tokio::task::spawn_blocking(run).await.map_err(OdbError::unreachable)?
 }
 

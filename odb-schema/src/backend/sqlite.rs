@@ -17,6 +17,7 @@ use std::time::Duration;
 use diesel::connection::{Connection as _, SimpleConnection};
 use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
+use diesel::migration::MigrationSource;
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
 use diesel::sqlite::{Sqlite, SqliteConnection};
@@ -31,6 +32,7 @@ use crate::pool::Link;
 use crate::schema::{self, SchemaStatus};
 use crate::tables::{cluster_state, data_entry, lease};
 
+mod backup;
 #[path = "../queries/mod.rs"]
 pub(crate) mod queries;
 
@@ -192,69 +194,59 @@ pub(crate) fn create(path: &Path) -> Result<(), OdbError> {
 }
 
 /// Applies what is pending of `migrations`, in one transaction. An older schema is copied first, to
-/// `FILE.before-VERSION`.
+/// `FILE.backup-VERSION`.
 pub(crate) async fn migrate(
     target: &FileTarget,
-    migrations: impl diesel::migration::MigrationSource<Sqlite> + Send + 'static,
+    migrations: impl MigrationSource<Sqlite> + Send + 'static,
 ) -> Result<(), OdbError> {
+    let known = schema::newest(&migrations)?;
     look_at(&target.path)?;
-    let target = target.clone();
+    // Almost always there is nothing to do, which needs no lock.
+    let opening = target.clone();
+    let mut connection = Handle::new(blocking(move || open_sync(&opening)).await?);
+    if !schema::is_behind(queries::schema::applied(&mut connection).await?, known)? {
+        return Ok(());
+    }
+    drop(connection);
+    let target = FileTarget { busy_timeout: schema::MIGRATION_WAIT, ..target.clone() };
     blocking(move || migrate_sync(&target, migrations)).await
 }
 
-fn migrate_sync(
-    target: &FileTarget,
-    migrations: impl diesel::migration::MigrationSource<Sqlite>,
-) -> Result<(), OdbError> {
+/// One write transaction around all of it: of several processes that start at once, one copies and migrates;
+/// the others wait for it and find nothing left to do.
+fn migrate_sync(target: &FileTarget, migrations: impl MigrationSource<Sqlite>) -> Result<(), OdbError> {
     let known = schema::newest(&migrations)?;
     let mut connection = open_sync(target)?;
-    let failed = |error: &dyn std::fmt::Display| OdbError::Migration { reason: error.to_string() };
-    let applied = connection.applied_migrations().map_err(|error| failed(&error))?;
-    let applied = applied.iter().map(ToString::to_string).max();
-    match SchemaStatus::of(applied.clone(), known.clone()) {
-        SchemaStatus::Current { .. } => return Ok(()),
-        SchemaStatus::Newer { found, known } => return Err(OdbError::SchemaNewer { found, known }),
-        SchemaStatus::Missing { .. } => {}
-        SchemaStatus::Older { .. } => back_up(&mut connection, &target.path, &known)?,
-    }
-    // One write transaction around all of it: of several processes that start at once, one migrates and the
-    // others find it done.
-    connection
-        .immediate_transaction(|connection| {
-            connection.run_pending_migrations(migrations).map(drop).map_err(MigrationFailed::Failed)
-        })
-        .map_err(|error| failed(&error))
+    let outcome = connection.immediate_transaction(|connection| {
+        let applied = connection.applied_migrations().map_err(Stopped::migration)?;
+        let applied = applied.iter().map(ToString::to_string).max();
+        if !schema::is_behind(applied.clone(), known)? {
+            return Ok(());
+        }
+        if let Some(version) = applied {
+            backup::write(target, &version).map_err(Stopped::migration)?;
+        }
+        connection.run_pending_migrations(migrations).map(drop).map_err(Stopped::migration)
+    });
+    outcome.map_err(|stopped| match stopped {
+        Stopped::Query(error) => Connection::refine(error.into()),
+        Stopped::Refused(error) => error,
+    })
 }
 
 /// Lets the transaction around the migrations carry either kind of error.
 #[derive(Debug, thiserror::Error)]
-enum MigrationFailed {
+enum Stopped {
     #[error(transparent)]
     Query(#[from] diesel::result::Error),
-    #[error("{0}")]
-    Failed(Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Refused(#[from] OdbError),
 }
 
-/// Copies the database, as it is before the migration to `version`, beside itself.
-fn back_up(connection: &mut SqliteConnection, path: &Path, version: &str) -> Result<(), OdbError> {
-    let beside = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".before-{version}{ending}"));
-        PathBuf::from(name)
-    };
-    let (backup, partial) = (beside(""), beside(&format!(".{}", std::process::id())));
-    let failed = |error: &dyn std::fmt::Display| OdbError::Migration {
-        reason: format!("the backup to {} failed: {error}", backup.display()),
-    };
-    let text = partial.to_str().ok_or_else(|| failed(&"its path is not UTF-8"))?;
-    diesel::RunQueryDsl::execute(
-        diesel::sql_query("VACUUM INTO ?").bind::<diesel::sql_types::Text, _>(text),
-        connection,
-    )
-    .map_err(|error| failed(&error))?;
-    // SQLite leaves the copy to the system's cache; the name must not promise more than is on disk.
-    let written = fs::File::open(&partial).and_then(|file| file.sync_all());
-    written.and_then(|()| fs::rename(&partial, &backup)).map_err(|error| failed(&error))
+impl Stopped {
+    fn migration(error: impl std::fmt::Display) -> Self {
+        Self::Refused(OdbError::Migration { reason: error.to_string() })
+    }
 }
 
 /// The newest migration this release knows.
@@ -307,13 +299,6 @@ pub(crate) async fn lock_data(connection: &mut Handle, key: &str) -> QueryResult
 #[cfg(test)]
 mod tests {
     use super::*;
-    use diesel_migrations::FileBasedMigrations;
-
-    fn count(path: &Path, query: &str) -> i64 {
-        let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
-        diesel::RunQueryDsl::get_result(diesel::select(sql::<BigInt>(query)), &mut connection).unwrap()
-    }
-
     #[tokio::test]
     async fn every_connection_syncs_what_it_commits_and_checks_references() {
         let directory = tempfile::tempdir().unwrap();
@@ -331,35 +316,5 @@ mod tests {
         let wal = sql::<BigInt>("(SELECT journal_mode = 'wal' FROM pragma_journal_mode)");
         let found: i64 = diesel::select(wal).get_result(connection.handle()).await.unwrap();
         assert_eq!(found, 1);
-    }
-
-    #[tokio::test]
-    async fn an_older_file_is_copied_before_it_is_migrated() {
-        let directory = tempfile::tempdir().unwrap();
-        let target =
-            FileTarget { path: directory.path().join("odb.sqlite"), busy_timeout: Duration::from_secs(5) };
-        create(&target.path).unwrap();
-        migrate(&target, MIGRATIONS).await.unwrap();
-        let newer = directory.path().join("migrations");
-        for (name, statement) in [
-            ("0001_foundation", include_str!("../../migrations/sqlite/0001_foundation/up.sql")),
-            ("9998_more", "CREATE TABLE more (id INTEGER) STRICT;"),
-            ("9999_broken", "CREATE TABLE last (id INTEGER) STRICT; CREATE TABLE more (id INTEGER);"),
-        ] {
-            fs::create_dir_all(newer.join(name)).unwrap();
-            fs::write(newer.join(name).join("up.sql"), statement).unwrap();
-        }
-        let source = || FileBasedMigrations::from_path(&newer).unwrap();
-        let failed = migrate(&target, source()).await.unwrap_err();
-        assert!(matches!(failed, OdbError::Migration { .. }), "{failed:?}");
-        // One that fails takes the others of the same run back with it.
-        assert!(matches!(schema_status(&target).await.unwrap(), SchemaStatus::Current { .. }));
-        fs::remove_dir_all(newer.join("9999_broken")).unwrap();
-        migrate(&target, source()).await.unwrap();
-        let tables = "(SELECT count(*) FROM sqlite_master WHERE name IN ('more', 'definition'))";
-        assert_eq!(count(&target.path, tables), 2);
-        let backup = directory.path().join("odb.sqlite.before-9998");
-        assert_eq!(count(&backup, tables), 1);
-        assert!(matches!(schema_status(&target).await.unwrap(), SchemaStatus::Newer { .. }));
     }
 }

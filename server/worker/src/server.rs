@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crosstie_config::settings;
 use crosstie_model::settings::ServerSettings;
-use crosstie_odb::{Odb, OdbOptions};
+use crosstie_odb::{Odb, OdbError, OdbOptions};
 use crosstie_process::supervisor::{self, ListenerSpec, Plan};
 use crosstie_security::{ClusterKey, SecretResolver};
 use crosstie_telemetry::logging::{self, LogTarget, Terminal};
@@ -40,9 +40,9 @@ pub fn run_server(directory: &Path, foreground: bool) -> ExitCode {
         terminal: if foreground { Terminal::Stderr } else { Terminal::Quiet },
     };
     // The database is brought up to date by a process that ends, so that the supervisor stays single-threaded.
-    if let Err(reason) = migrate(&directory, &settings) {
+    if let Err(NotMigrated { reason, code }) = migrate(&directory, &settings) {
         eprintln!("crosstie: {reason}");
-        return ExitCode::FAILURE;
+        return code;
     }
     let _log = match logging::init(target) {
         Ok(log) => log,
@@ -68,24 +68,40 @@ fn enter(directory: &Path) -> Result<(PathBuf, ServerSettings), Vec<String>> {
     Ok((directory, settings))
 }
 
+/// Why the database keeps the server from starting.
+struct NotMigrated {
+    reason: String,
+    code: ExitCode,
+}
+
+impl NotMigrated {
+    /// What trying again does not mend.
+    fn configuration(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), code: ExitCode::from(BAD_CONFIGURATION) }
+    }
+
+    fn failed(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), code: ExitCode::FAILURE }
+    }
+}
+
 /// Applies the migrations the database lacks. A database that is away is no reason not to start: the server
 /// then serves its last good snapshot. One that is newer than this release is.
-fn migrate(directory: &Path, settings: &ServerSettings) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("no reactor: {error}"))?;
-    let key = ClusterKey::load(&directory.join(&settings.security.cluster_key))
-        .map_err(|error| error.to_string())?;
+fn migrate(directory: &Path, settings: &ServerSettings) -> Result<(), NotMigrated> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| NotMigrated::failed(format!("no reactor: {error}")))?;
+    let key = ClusterKey::load(&directory.join(&settings.security.cluster_key));
+    let key = key.map_err(NotMigrated::configuration)?;
     let resolver = SecretResolver::new(key.into(), directory.to_owned());
     let password = settings.odb.password.as_deref().map(|reference| resolver.resolve_setting(reference));
-    let password = password.transpose().map_err(|error| error.to_string())?;
-    let options = OdbOptions::from_section(&settings.odb, directory, password);
-    let migrated = runtime.block_on(async { Odb::connect(&options)?.migrate().await });
-    match migrated {
-        Ok(()) => Ok(()),
-        Err(error) if error.is_unreachable() => Ok(()),
-        Err(error) => Err(error.to_string()),
+    let password = password.transpose().map_err(NotMigrated::configuration)?;
+    let options = OdbOptions::from_settings(settings, directory, password);
+    match runtime.block_on(async { Odb::connect(&options)?.migrate().await }) {
+        Err(error) if !error.is_unreachable() => Err(match error {
+            OdbError::SchemaNewer { .. } | OdbError::Options(_) => NotMigrated::configuration(error),
+            error => NotMigrated::failed(error),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -325,7 +325,7 @@ fn open_odb(directory: &Path, settings: &ServerSettings, key: &Arc<ClusterKey>) 
     let resolver = SecretResolver::new(Arc::clone(key), directory.to_owned());
     let password =
         settings.odb.password.as_deref().map(|reference| resolver.resolve_setting(reference)).transpose()?;
-    Ok(Odb::connect(&OdbOptions::from_section(&settings.odb, directory, password))?)
+    Ok(Odb::connect(&OdbOptions::from_settings(settings, directory, password))?)
 }
 
 /// `self.config` of services. A fault was refused when it was edited; one that got past that leaves services
