@@ -62,6 +62,60 @@ fn one_error_among_twenty_definitions_applies_nothing_and_every_error_is_listed(
 }
 
 #[test]
+fn errors_of_every_stage_among_twenty_definitions_are_listed_at_once_by_file_and_line() {
+    let environment = with_echo();
+    let before = revision(&environment);
+    let directory = tempfile::tempdir().unwrap();
+    let good: String = (0..12).map(|n| channel(&format!("good{n}"), &format!("/good/{n}"), "")).collect();
+    fs::write(directory.path().join("a.yaml"), format!("channel:\n{good}")).unwrap();
+    let mixed = "\
+security:
+  keys: {type: api_key, colour: red}
+  lost: {type: api_key, key: {ref: security/other/key, version: 3}}
+channel:
+  fine: {type: rest, path: /fine, service: demo.echo, security: keys}
+  both:
+    type: rest
+    path: no-slash
+    service: demo.echo
+    security: nobody.defined
+  nowhere: {type: rest, path: /nowhere, service: demo.missing}
+  clash: {type: rest, path: /good/0, service: demo.echo}
+dictionary:
+  empty: {}
+";
+    fs::write(directory.path().join("b.yaml"), mixed).unwrap();
+    fs::write(directory.path().join("c.yaml"), "channel:\n  cut: {type: rest\n").unwrap();
+
+    let refused = environment.run(&["apply", "-f", directory.path().to_str().unwrap()]).unwrap();
+    assert_eq!(refused.code, 1, "{}", refused.stdout);
+    let path = directory.path().display().to_string();
+    let places: Vec<_> = refused
+        .stderr
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix(&path)?.strip_prefix('/'))
+        .map(|place| place.splitn(3, ':').take(2).collect::<Vec<_>>().join(":"))
+        .collect();
+    // The clash is told from both sides, as both are being applied.
+    let (last, others) = places.split_last().unwrap();
+    assert_eq!(
+        others,
+        ["a.yaml:4", "b.yaml:2", "b.yaml:3", "b.yaml:8", "b.yaml:11", "b.yaml:12", "b.yaml:14"],
+        "{}",
+        refused.stderr
+    );
+    assert!(last.starts_with("c.yaml:"), "{}", refused.stderr);
+    assert_eq!(revision(&environment), before);
+    assert_eq!(environment.json(&["get", "channel"]).unwrap(), json!([]));
+
+    // With every file readable a name that is nowhere is known to be nowhere.
+    fs::remove_file(directory.path().join("c.yaml")).unwrap();
+    let refused = environment.run(&["apply", "-f", directory.path().to_str().unwrap()]).unwrap();
+    assert!(refused.stderr.contains("b.yaml:10: channel/both/security"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains("b.yaml:5"), "{}", refused.stderr);
+}
+
+#[test]
 fn a_reference_to_nothing_is_refused_with_its_place() {
     let environment = with_echo();
     let text = "channel:\n".to_owned() + &channel("unknown", "/unknown", "    security: nobody.defined\n");

@@ -239,8 +239,9 @@ impl Problem {
         problem.faults = faults
             .into_iter()
             .map(|fault| ProblemFault {
-                file: Some(fault.file.display().to_string()),
-                line: Some(fault.line),
+                // What the documents would break elsewhere stands in none of them.
+                file: Some(fault.file.display().to_string()).filter(|file| !file.is_empty()),
+                line: Some(fault.line).filter(|line| *line > 0),
                 key: Some(fault.key),
                 detail: fault.detail,
                 ..ProblemFault::default()

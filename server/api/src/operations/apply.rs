@@ -1,17 +1,17 @@
 //! `apply`: documents full of definitions become the configuration, all of them or none, with every fault
 //! listed by file and line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use crosstie_config::LocatedFault;
-use crosstie_config::document::{self, LocatedDefinition};
+use crosstie_config::document::{self, Parsed};
 use crosstie_model::{Revision, Snapshot};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::change::{Effect, Intent, Step};
-use super::check::{Rules, StateFault, Subject, faults_of_change};
+use super::check::{Rules, StateFault, Subject, faults_of_change, unknown_definition, unknown_service};
 use super::draft::Draft;
 use super::{OperationError, Operations, Refusal};
 
@@ -74,26 +74,32 @@ impl Operations {
     /// Applies documents: all of them or none.
     ///
     /// # Errors
-    /// [`OperationError::Faults`] with every fault.
+    /// [`OperationError::Faults`] with every fault of every stage: form, secrets, references, clashes.
     pub async fn apply(&self, request: ApplyRequest) -> Result<ApplyOutcome, OperationError> {
         let ApplyRequest { documents, mut intent, dry_run } = request;
         let files: Vec<_> =
             documents.into_iter().map(|document| (PathBuf::from(document.name), document.content)).collect();
-        let located = document::parse(&files).map_err(OperationError::Faults)?;
+        let parsed = document::parse(&files);
         if intent.message.is_empty() {
-            intent.message = match located.as_slice() {
+            intent.message = match parsed.definitions.as_slice() {
                 [only] => format!("Apply {}", only.definition.id),
                 several => format!("Apply {} definitions", several.len()),
             };
         }
         let effect = if dry_run { Effect::Try } else { Effect::Make };
-        let done = self.change(&intent, effect, Apply { located: &located }).await?;
-        Ok(ApplyOutcome { revision: done.revision, dry_run, definitions: done.outcome })
+        match self.change(&intent, effect, Apply { parsed: &parsed }).await {
+            Ok(done) => Ok(ApplyOutcome { revision: done.revision, dry_run, definitions: done.outcome }),
+            // Whatever keeps the rest from being checked, these are there to be mended.
+            Err(error) if !parsed.faults.is_empty() && !matches!(error, OperationError::Faults(_)) => {
+                Err(OperationError::Faults(parsed.faults))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
 struct Apply<'a> {
-    located: &'a [LocatedDefinition],
+    parsed: &'a Parsed,
 }
 
 #[async_trait]
@@ -106,8 +112,9 @@ impl Step for Apply<'_> {
         now: &Snapshot,
         draft: &mut Draft,
     ) -> Result<Vec<AppliedDefinition>, OperationError> {
-        let (mut applied, mut faults) = (Vec::new(), Vec::new());
-        for located in self.located {
+        let mut applied = Vec::new();
+        let mut faults = self.parsed.faults.clone();
+        for located in &self.parsed.definitions {
             let mut definition = located.definition.clone();
             let of_secrets = operations.take_in_secrets(&mut definition, now, draft).await?;
             faults.extend(of_secrets.into_iter().map(|(pointer, detail)| located.fault(&pointer, detail)));
@@ -120,26 +127,77 @@ impl Step for Apply<'_> {
             };
             applied.push(AppliedDefinition { kind: id.kind.to_string(), name: id.name.to_string(), action });
         }
+        presume_faulty(self.parsed, draft);
+        faults.extend(needs_of_faulty(self.parsed, draft.after()));
         // Checked here as well as by whoever stores the draft, as only here the lines are known.
         let rules = Rules::of(&operations.host().settings());
         let (of_documents, others): (Vec<_>, Vec<_>) =
             faults_of_change(now, draft.after(), draft.touched(), &rules)
                 .into_iter()
-                .map(|fault| locate(self.located, &fault).ok_or(fault))
+                .map(|fault| locate(self.parsed, &fault).ok_or(fault))
                 .partition(Result::is_ok);
         faults.extend(of_documents.into_iter().flatten());
-        if !faults.is_empty() {
-            faults.sort();
-            faults.dedup();
-            return Err(OperationError::Faults(faults));
-        }
+        document::arrange(&mut faults);
         let others: Vec<_> = others.into_iter().filter_map(Result::err).collect();
-        if others.is_empty() { Ok(applied) } else { Err(OperationError::Refused(Refusal::of_faults(others))) }
+        if faults.is_empty() && others.is_empty() {
+            return Ok(applied);
+        }
+        if faults.is_empty() {
+            return Err(OperationError::Refused(Refusal::of_faults(others)));
+        }
+        // What else the documents would break stands in none of them; it comes last.
+        faults.extend(others.into_iter().map(elsewhere));
+        Err(OperationError::Faults(faults))
     }
 }
 
-fn locate(located: &[LocatedDefinition], fault: &StateFault) -> Option<LocatedFault> {
+/// Lets the faulty definitions count as there, and all that sound ones refer to when it may stand where
+/// nothing could be read: what comes of a fault is no other fault.
+fn presume_faulty(parsed: &Parsed, draft: &mut Draft) {
+    for faulty in &parsed.faulty {
+        draft.presume(&faulty.id);
+    }
+    if parsed.complete {
+        return;
+    }
+    let of_sound = parsed.definitions.iter().flat_map(|located| located.definition.references());
+    for (_, needed) in of_sound.chain(parsed.faulty.iter().flat_map(|faulty| faulty.references())) {
+        if !draft.after().definitions.contains_key(&needed) {
+            draft.presume(&needed);
+        }
+    }
+}
+
+/// References of faulty definitions that lead nowhere.
+fn needs_of_faulty(parsed: &Parsed, after: &Snapshot) -> Vec<LocatedFault> {
+    let mut faults = Vec::new();
+    for faulty in &parsed.faulty {
+        for (pointer, needed) in faulty.references() {
+            if !after.definitions.contains_key(&needed) {
+                faults.push(faulty.fault(&pointer, unknown_definition(&needed)));
+            }
+        }
+        for (pointer, service) in faulty.services() {
+            if after.owner(service.as_str()).is_none() {
+                faults.push(faulty.fault(&pointer, unknown_service(&service)));
+            }
+        }
+    }
+    faults
+}
+
+fn locate(parsed: &Parsed, fault: &StateFault) -> Option<LocatedFault> {
     let Subject::Definition(id) = &fault.subject else { return None };
-    let found = located.iter().find(|located| located.definition.id == *id)?;
-    Some(found.fault(&fault.pointer, fault.detail.clone()))
+    let sound = parsed.definitions.iter().find(|located| located.definition.id == *id);
+    match sound {
+        Some(located) => Some(located.fault(&fault.pointer, fault.detail.clone())),
+        None => {
+            let faulty = parsed.faulty.iter().find(|faulty| faulty.id == *id)?;
+            Some(faulty.fault(&fault.pointer, fault.detail.clone()))
+        }
+    }
+}
+
+fn elsewhere(fault: StateFault) -> LocatedFault {
+    LocatedFault::new(Path::new(""), 0, format!("{}{}", fault.subject, fault.pointer), fault.detail)
 }

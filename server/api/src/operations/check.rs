@@ -150,7 +150,7 @@ fn check_definitions(snapshot: &Snapshot, faults: &mut BTreeSet<StateFault>) {
         let definition = Definition { id: id.clone(), body: body.clone() };
         for (pointer, needed) in definition.references() {
             if !snapshot.definitions.contains_key(&needed) {
-                fault(&pointer, format!("there is no {needed}"));
+                fault(&pointer, unknown_definition(&needed));
             }
         }
     }
@@ -178,10 +178,9 @@ fn check_channels(snapshot: &Snapshot, rules: &Rules, faults: &mut BTreeSet<Stat
         StateFault::new(subject_of(snapshot, channel), pointer, detail)
     };
     for channel in &channels {
-        for service in channel.definition.services() {
+        for (pointer, service) in channel.definition.services_by_field() {
             if !services.contains(service.as_str()) {
-                let detail = format!("leads to the service {service}, which no active deployment defines");
-                faults.insert(fault(channel, "/service".to_owned(), detail));
+                faults.insert(fault(channel, pointer, unknown_service(&service)));
             }
         }
     }
@@ -207,6 +206,16 @@ fn check_channels(snapshot: &Snapshot, rules: &Rules, faults: &mut BTreeSet<Stat
             faults.insert(found);
         }
     }
+}
+
+/// What is told of a reference to a service that is not there.
+pub(crate) fn unknown_service(service: &ServiceName) -> String {
+    format!("leads to the service {service}, which no active deployment defines")
+}
+
+/// What is told of a reference to a definition that is not there.
+pub(crate) fn unknown_definition(id: &DefinitionId) -> String {
+    format!("there is no {id}")
 }
 
 fn clash_text(clash: &check::Conflict, mine: &EffectiveChannel, other: &EffectiveChannel) -> String {

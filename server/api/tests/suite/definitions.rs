@@ -131,6 +131,72 @@ async fn one_error_among_twenty_definitions_applies_nothing() {
 }
 
 #[tokio::test]
+async fn faults_of_every_stage_are_listed_together() {
+    let world = crm().await;
+    let text = "\
+security:
+  crm.clients: {type: basic_auth, username: crm, pasword: x}
+  lost: {type: api_key, key: {ref: security/other/key, version: 3}}
+channel:
+  ok: {type: rest, path: /ok, service: crm.get, security: crm.clients}
+  form:
+    type: rest
+    path: form
+    service: nobody
+    security: gone
+  unknown: {type: rest, path: /unknown, service: nobody}
+  one: {type: rest, path: /same, service: crm.get}
+  two: {type: rest, path: /same, service: crm.get}
+  rpc:
+    type: jsonrpc
+    path: /rpc
+    methods:
+      get: crm.get
+      put: crm.put
+  twice: {type: rest, path: /twice, service: crm.get}
+  twice: {type: rest, path: /twice, service: crm.get}
+";
+    let answer = world.apply(text).await;
+    assert_eq!((answer.status, answer.problem()), (422, "invalid-documents"));
+    let faults = answer.json["faults"].as_array().unwrap();
+    let lines: Vec<_> = faults.iter().map(|fault| fault["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, [2, 3, 8, 9, 10, 11, 12, 13, 19, 21], "{}", answer.text);
+    assert_eq!(world.revision().await, 1);
+}
+
+#[tokio::test]
+async fn what_comes_of_a_fault_is_no_other_fault() {
+    let world = crm().await;
+    world.apply(CRM).await;
+    world.apply("channel:\n  old: {type: rest, path: /x, service: crm.get}\n").await;
+    // The new `old` leaves /x to another channel; that it is not valid yet changes nothing about that.
+    let text = "\
+security:
+  crm.clients: {type: magic}
+channel:
+  old: {type: rest, path: /y, service: crm.get, colour: red}
+  new: {type: rest, path: /x, service: crm.get, security: crm.clients}
+";
+    let lines = |answer: &crate::world::Answer| -> Vec<u64> {
+        let faults = answer.json["faults"].as_array().unwrap();
+        faults.iter().map(|fault| fault["line"].as_u64().unwrap()).collect()
+    };
+    let answer = world.apply(text).await;
+    assert_eq!(lines(&answer), [2, 4], "{}", answer.text);
+    // What cannot be read may define what the rest refers to.
+    let text = "\
+channel:
+  a: {type: rest, path: /a, service: nobody, security: keys}
+security:
+  keys: {type: api_key, key: [
+";
+    let answer = world.apply(text).await;
+    let found = lines(&answer);
+    assert_eq!((found[0], answer.text.contains("there is no security")), (2, false), "{}", answer.text);
+    assert!(found.len() >= 2, "{}", answer.text);
+}
+
+#[tokio::test]
 async fn a_dry_run_finds_faults_and_changes_nothing() {
     let world = crm().await;
     let files = |text: &str| json!({"files": [{"name": "crm.yaml", "content": text}], "dry_run": true});

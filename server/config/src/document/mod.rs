@@ -3,9 +3,10 @@
 //! A document's top-level keys are kinds, each a mapping from names to bodies. Reading reports every fault of
 //! every file together, each with its line; rendering is deterministic, and what it renders reads back equal.
 
+mod parsed;
 mod render;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crosstie_model::definition::shapes;
@@ -13,11 +14,12 @@ use crosstie_model::{Definition, DefinitionId, DefinitionKind, Fault};
 use ipnet::IpNet;
 use serde_json::Value;
 
+pub use parsed::{FaultyDefinition, LocatedDefinition, Parsed, arrange};
 pub use render::{render, render_entry};
 
 use crate::fault::LocatedFault;
 use crate::shape;
-use crate::tree::{Content, Entry, Node, SyntaxFault, yaml};
+use crate::tree::{Content, Entry, Node, yaml};
 
 /// Most bytes of all files of one call together.
 pub const MAX_TOTAL_BYTES: usize = 32 * 1024 * 1024;
@@ -25,131 +27,117 @@ pub const MAX_TOTAL_BYTES: usize = 32 * 1024 * 1024;
 /// How many faults of one call are reported.
 pub const MAX_FAULTS: usize = 1_000;
 
-/// A definition and where it is written.
-#[derive(Debug, Clone)]
-pub struct LocatedDefinition {
-    /// The definition. Its references are not checked yet.
-    pub definition: Definition,
-    /// The file it stands in.
-    pub file: PathBuf,
-    /// The line of its name.
-    pub line: usize,
-    body: Node,
-}
-
-impl LocatedDefinition {
-    /// A fault of this definition found later (an unknown reference, a conflict), at the line of the field
-    /// that `pointer` (RFC 6901, relative to the body) names; empty for the definition as a whole.
-    #[must_use]
-    pub fn fault(&self, pointer: &str, detail: impl Into<String>) -> LocatedFault {
-        let line = if pointer.is_empty() { self.line } else { self.body.line_of(pointer) };
-        LocatedFault::new(&self.file, line, format!("{}{pointer}", self.definition.id), detail)
-    }
-}
-
 /// Reads definitions from `files` (path for faults, and text). A name may stand only once in all of them.
-///
-/// # Errors
-/// Every fault of every file, sorted by file and line; at most [`MAX_FAULTS`].
-pub fn parse(files: &[(PathBuf, String)]) -> Result<Vec<LocatedDefinition>, Vec<LocatedFault>> {
-    let mut reader = Reader::default();
+/// What is wrong in one place keeps nothing else from being read.
+#[must_use]
+pub fn parse(files: &[(PathBuf, String)]) -> Parsed {
+    let parsed = Parsed { complete: true, ..Parsed::default() };
+    let mut reader = Reader { parsed, known: HashMap::new() };
     let mut budget = MAX_TOTAL_BYTES;
     for (file, text) in files {
         match budget.checked_sub(text.len()) {
             Some(left) => budget = left,
             None => {
                 let detail = format!("the files have more than {MAX_TOTAL_BYTES} bytes together");
-                reader.faults.push(LocatedFault::new(file, 1, "", detail));
+                reader.unread(file, 1, "", detail);
                 break;
             }
         }
         reader.file(file, text);
     }
-    if reader.faults.is_empty() {
-        return Ok(reader.definitions);
-    }
-    reader.faults.sort();
-    reader.faults.truncate(MAX_FAULTS);
-    Err(reader.faults)
+    arrange(&mut reader.parsed.faults);
+    reader.parsed
 }
 
-#[derive(Default)]
 struct Reader {
-    definitions: Vec<LocatedDefinition>,
+    parsed: Parsed,
     known: HashMap<DefinitionId, (PathBuf, usize)>,
-    faults: Vec<LocatedFault>,
 }
+
+/// Keys of a kind and a name under which a fault of the file's form lies.
+type Spoilt = BTreeSet<(String, String)>;
 
 impl Reader {
     fn file(&mut self, file: &Path, text: &str) {
-        match yaml::parse(text) {
-            Ok(documents) => documents.into_iter().for_each(|document| self.document(file, document)),
-            Err(faults) => {
-                let located = |fault: SyntaxFault| LocatedFault::new(file, fault.line, "", fault.detail);
-                self.faults.extend(faults.into_iter().map(located));
-            }
+        let reading = yaml::read(text);
+        for fault in reading.faults {
+            self.fault(file, fault.line, "", fault.detail);
+        }
+        self.parsed.complete &= reading.complete;
+        for document in reading.documents {
+            self.document(file, document, &reading.spoilt);
         }
     }
 
-    fn document(&mut self, file: &Path, document: Node) {
+    fn fault(&mut self, file: &Path, line: usize, key: impl Into<String>, detail: impl Into<String>) {
+        self.parsed.faults.push(LocatedFault::new(file, line, key, detail));
+    }
+
+    /// A fault that keeps names of definitions from being read.
+    fn unread(&mut self, file: &Path, line: usize, key: impl Into<String>, detail: impl Into<String>) {
+        self.fault(file, line, key, detail);
+        self.parsed.complete = false;
+    }
+
+    fn document(&mut self, file: &Path, document: Node, spoilt: &Spoilt) {
         let line = document.line;
         let Content::Mapping(kinds) = document.content else {
             let detail = "a document maps kinds (channel, security …) to names to definitions";
-            self.faults.push(LocatedFault::new(file, line, "", detail));
-            return;
+            return self.unread(file, line, "", detail);
         };
         for entry in kinds {
             match kind(&entry.key) {
-                Ok(kind) => self.kind(file, kind, entry.line, entry.node),
-                Err(detail) => self.faults.push(LocatedFault::new(file, entry.line, entry.key, detail)),
+                Ok(kind) => self.kind(file, kind, entry, spoilt),
+                Err(detail) => self.unread(file, entry.line, entry.key, detail),
             }
         }
     }
 
-    fn kind(&mut self, file: &Path, kind: DefinitionKind, line: usize, node: Node) {
-        match node.content {
+    fn kind(&mut self, file: &Path, kind: DefinitionKind, entry: Entry, spoilt: &Spoilt) {
+        match entry.node.content {
             Content::Mapping(entries) => {
-                entries.into_iter().for_each(|entry| self.definition(file, kind, entry));
+                for entry in entries {
+                    let is_spoilt = spoilt.contains(&(kind.to_string(), entry.key.clone()));
+                    self.definition(file, kind, entry, is_spoilt);
+                }
             }
             Content::Scalar(Value::Null) => {}
-            _ => {
-                let detail = "must map names to definitions";
-                self.faults.push(LocatedFault::new(file, line, kind.as_str(), detail));
-            }
+            _ => self.unread(file, entry.line, kind.as_str(), "must map names to definitions"),
         }
     }
 
-    fn definition(&mut self, file: &Path, kind: DefinitionKind, entry: Entry) {
+    fn definition(&mut self, file: &Path, kind: DefinitionKind, entry: Entry, is_spoilt: bool) {
         let key = format!("{kind}/{}", entry.key);
         let name = match entry.key.parse() {
             Ok(name) => name,
-            Err(error) => {
-                self.faults.push(LocatedFault::new(file, entry.line, key, format!("{error}")));
-                return;
-            }
+            Err(error) => return self.fault(file, entry.line, key, format!("{error}")),
         };
         let id = DefinitionId { kind, name };
         if let Some((other, line)) = self.known.get(&id) {
             let detail = format!("is already defined in {}:{line}", other.display());
-            self.faults.push(LocatedFault::new(file, entry.line, key, detail));
-            return;
+            return self.fault(file, entry.line, key, detail);
         }
         self.known.insert(id.clone(), (file.to_owned(), entry.line));
-        if !matches!(entry.node.content, Content::Mapping(_)) {
-            self.faults.push(LocatedFault::new(file, entry.line, key, "must be a mapping of its settings"));
-            return;
-        }
-        match check(id, entry.node.to_value()) {
+        let checked = if is_spoilt {
+            // What was read of it is not what was written: its faults are told already.
+            Err(Vec::new())
+        } else if matches!(entry.node.content, Content::Mapping(_)) {
+            check(id.clone(), entry.node.to_value())
+        } else {
+            let detail = "must be a mapping of its settings".to_owned();
+            Err(vec![Fault { pointer: String::new(), detail }])
+        };
+        let (file, line, body) = (file.to_owned(), entry.line, entry.node);
+        match checked {
             Ok(definition) => {
-                let (file, line, body) = (file.to_owned(), entry.line, entry.node);
-                self.definitions.push(LocatedDefinition { definition, file, line, body });
+                self.parsed.definitions.push(LocatedDefinition { definition, file, line, body });
             }
             Err(faults) => {
-                for fault in faults {
-                    let at = &fault.pointer;
-                    let line = if at.is_empty() { entry.line } else { entry.node.line_of(at) };
-                    self.faults.push(LocatedFault::new(file, line, format!("{key}{at}"), fault.detail));
-                }
+                let wrong = faults.iter().map(|fault| fault.pointer.clone()).collect();
+                let faulty = FaultyDefinition { id, file, line, body, wrong };
+                let located = faults.into_iter().map(|found| faulty.fault(&found.pointer, found.detail));
+                self.parsed.faults.extend(located);
+                self.parsed.faulty.push(faulty);
             }
         }
     }
@@ -209,7 +197,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<LocatedDefinition>, Vec<LocatedFault>> {
-        parse(&[(PathBuf::from("a.yaml"), text.to_owned())])
+        parse(&[(PathBuf::from("a.yaml"), text.to_owned())]).all_sound()
     }
 
     fn faults(text: &str) -> Vec<String> {
@@ -252,7 +240,7 @@ channel:
         let three = "channel:\n  a:\n    type: http\n    path: /x\n    service: s\n";
         let files = [("1.yaml", one), ("2.yaml", two), ("3.yaml", three)]
             .map(|(file, text)| (PathBuf::from(file), text.to_owned()));
-        let found: Vec<_> = parse(&files).unwrap_err().iter().map(ToString::to_string).collect();
+        let found: Vec<_> = parse(&files).faults.iter().map(ToString::to_string).collect();
         let expected = [
             "1.yaml:1: chanel: unknown kind; did you mean \"channel\"?",
             "1.yaml:4: channel/two words: ' ' is not allowed",
@@ -271,6 +259,33 @@ channel:
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {
             assert!(found.starts_with(expected), "{found}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn what_is_sound_is_given_beside_the_faults_of_the_rest() {
+        let text = "security:\n  k: {type: api_key}\n  k2: {type: api_key, colour: red}\nchannel:\n  a:\n    \
+                    type: http\n    path: x\n    service: s\n    security: gone\n    sevice: t\n  b:\n    \
+                    type: http\n    path: /b\n    path: /c\n    service: s\n  c: {type: http, path: /c, service: s}\n";
+        let parsed = parse(&[(PathBuf::from("a.yaml"), text.to_owned())]);
+        let sound: Vec<_> = parsed.definitions.iter().map(|d| d.definition.id.to_string()).collect();
+        assert_eq!(sound, ["security/k", "channel/c"]);
+        let faulty: Vec<_> = parsed.faulty.iter().map(|d| d.id.to_string()).collect();
+        assert_eq!(faulty, ["security/k2", "channel/a", "channel/b"]);
+        let lines: Vec<_> = parsed.faults.iter().map(|fault| fault.line).collect();
+        assert_eq!(lines, [3, 7, 10, 14], "{:#?}", parsed.faults);
+        assert!(parsed.complete);
+        let channel = &parsed.faulty[1];
+        let (needed, services) = (channel.references(), channel.services());
+        assert_eq!((needed.len(), needed[0].1.to_string()), (1, "security/gone".to_owned()));
+        assert_eq!((services.len(), services[0].1.as_str()), (1, "s"));
+        assert_eq!(channel.fault(&needed[0].0, "is not there").line, 9);
+    }
+
+    #[test]
+    fn what_cannot_be_read_may_hold_anything() {
+        for text in ["securty:\n  k: {}\n", "- 1\n", "security: [k]\n", "channel: {}\nsecurity: [\n"] {
+            assert!(!parse(&[(PathBuf::from("a.yaml"), text.to_owned())]).complete, "{text}");
         }
     }
 
@@ -304,7 +319,7 @@ channel:
     fn all_files_together_are_bounded() {
         let big = "#".repeat(MAX_TOTAL_BYTES / 4);
         let files: Vec<_> = (0..5).map(|n| (PathBuf::from(format!("{n}.yaml")), big.clone())).collect();
-        let found = parse(&files).unwrap_err();
+        let found = parse(&files).faults;
         assert!(found.iter().any(|fault| fault.detail.contains("together")), "{found:?}");
     }
 }

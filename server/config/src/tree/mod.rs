@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_pointer_finds_the_line_of_its_key() {
-        let node = yaml::parse("a:\n  b/c:\n    - 1\n    - d: x\n").unwrap().remove(0);
+        let node = yaml::read("a:\n  b/c:\n    - 1\n    - d: x\n").documents.remove(0);
         assert_eq!(node.line_of(""), 1);
         assert_eq!(node.line_of("/a"), 1);
         assert_eq!(node.line_of("/a/b~1c"), 2);

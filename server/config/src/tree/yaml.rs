@@ -4,7 +4,7 @@
 //! nodes. Depth and node count are bounded while the events arrive, before anything is built from them.
 //! Keys are the texts as written, so `404:` and `no:` are the keys "404" and "no".
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crosstie_model::limits::MAX_DOCUMENT_DEPTH;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
@@ -22,16 +22,29 @@ const MAX_NODES: usize = 500_000;
 /// How many faults of one file are reported.
 const MAX_SYNTAX_FAULTS: usize = 100;
 
-/// Reads the documents of a stream; empty ones are left out.
-///
-/// # Errors
-/// Every fault up to the first one that makes the rest unreadable, with its line.
-pub(crate) fn parse(text: &str) -> Result<Vec<Node>, Vec<SyntaxFault>> {
+/// What could be read of a stream that may have faults.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    /// The documents that were read to their end; empty ones are left out.
+    pub documents: Vec<Node>,
+    /// Every fault up to the first one that makes the rest unreadable, with its line.
+    pub faults: Vec<SyntaxFault>,
+    /// The first two keys on the way to each fault that lies that deep: what below them was read may differ
+    /// from what was written.
+    pub spoilt: BTreeSet<(String, String)>,
+    /// Whether everything below the first two levels of keys is in `documents`, spoilt or not.
+    pub complete: bool,
+}
+
+/// Reads the documents of a stream, as far as they can be read.
+pub(crate) fn read(text: &str) -> Reading {
+    let mut builder =
+        Builder { reading: Reading { complete: true, ..Reading::default() }, ..Builder::default() };
     if text.len() > MAX_FILE_BYTES {
-        let detail = format!("the file is larger than {MAX_FILE_BYTES} bytes");
-        return Err(vec![SyntaxFault { line: 1, detail }]);
+        builder.fault(1, format!("the file is larger than {MAX_FILE_BYTES} bytes"));
+        builder.reading.complete = false;
+        return builder.reading;
     }
-    let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
         let step = match event {
             Ok((event, span)) => builder.event(event, span),
@@ -42,10 +55,11 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Node>, Vec<SyntaxFault>> {
             }
         };
         if step.is_err() {
+            builder.give_up();
             break;
         }
     }
-    if builder.faults.is_empty() { Ok(builder.documents) } else { Err(builder.faults) }
+    builder.reading
 }
 
 /// Reading further makes no sense.
@@ -53,16 +67,25 @@ struct Stop;
 
 #[derive(Default)]
 struct Builder {
-    documents: Vec<Node>,
+    reading: Reading,
     stack: Vec<Frame>,
     nodes: usize,
-    faults: Vec<SyntaxFault>,
 }
 
 /// A collection whose end has not come yet.
 struct Frame {
     line: usize,
     parts: Parts,
+}
+
+impl Frame {
+    fn into_node(self) -> Node {
+        let content = match self.parts {
+            Parts::Sequence(items) => Content::Sequence(items),
+            Parts::Mapping { entries, .. } => Content::Mapping(entries),
+        };
+        Node { line: self.line, content }
+    }
 }
 
 enum Parts {
@@ -82,8 +105,33 @@ enum PendingKey {
 
 impl Builder {
     fn fault(&mut self, line: usize, detail: impl Into<String>) {
-        if self.faults.len() < MAX_SYNTAX_FAULTS {
-            self.faults.push(SyntaxFault { line, detail: detail.into() });
+        if self.reading.faults.len() < MAX_SYNTAX_FAULTS {
+            self.reading.faults.push(SyntaxFault { line, detail: detail.into() });
+        }
+        if let Some(way) = self.way() {
+            self.reading.spoilt.insert(way);
+        }
+    }
+
+    /// The first two keys on the way to what is being read; `None` when it is not that deep.
+    fn way(&self) -> Option<(String, String)> {
+        let key = |frame: &Frame| match &frame.parts {
+            Parts::Mapping { key: PendingKey::Read(key, _), .. } => Some(key.clone()),
+            _ => None,
+        };
+        Some((key(self.stack.first()?)?, key(self.stack.get(1)?)?))
+    }
+
+    /// Closes what is open, so that what was read before the unreadable part is not lost.
+    fn give_up(&mut self) {
+        self.reading.complete = false;
+        self.reading.spoilt.extend(self.way());
+        while let Some(frame) = self.stack.pop() {
+            let node = frame.into_node();
+            let is_document = self.stack.is_empty();
+            if !self.expects_key() && (!is_document || matches!(node.content, Content::Mapping(_))) {
+                self.place(node, "");
+            }
         }
     }
 
@@ -107,6 +155,7 @@ impl Builder {
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(_) => {
                 self.fault(line, "aliases (*name) are not supported; repeat the value");
+                self.reading.complete &= self.way().is_some();
                 self.place(Node { line, content: Content::Scalar(Value::Null) }, "");
             }
             Event::Nothing
@@ -155,12 +204,9 @@ impl Builder {
     }
 
     fn close(&mut self) {
-        let Some(frame) = self.stack.pop() else { return };
-        let content = match frame.parts {
-            Parts::Sequence(items) => Content::Sequence(items),
-            Parts::Mapping { entries, .. } => Content::Mapping(entries),
-        };
-        self.place(Node { line: frame.line, content }, "");
+        if let Some(frame) = self.stack.pop() {
+            self.place(frame.into_node(), "");
+        }
     }
 
     fn scalar(&mut self, line: usize, text: &str, style: ScalarStyle, tag: Option<&Tag>) {
@@ -194,7 +240,7 @@ impl Builder {
         let fault = match self.stack.last_mut().map(|frame| &mut frame.parts) {
             None => {
                 if node.content != Content::Scalar(Value::Null) {
-                    self.documents.push(node);
+                    self.reading.documents.push(node);
                 }
                 None
             }
@@ -219,6 +265,8 @@ impl Builder {
         };
         if let Some(detail) = fault {
             self.fault(line, detail);
+            // What stands below a refused key is dropped, on the first level with names nobody learns of.
+            self.reading.complete &= self.stack.len() > 1;
         }
     }
 }
@@ -245,6 +293,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    fn parse(text: &str) -> Result<Vec<Node>, Vec<SyntaxFault>> {
+        let reading = read(text);
+        if reading.faults.is_empty() { Ok(reading.documents) } else { Err(reading.faults) }
+    }
 
     fn value(text: &str) -> Value {
         parse(text).unwrap().remove(0).to_value()
@@ -283,6 +336,23 @@ mod tests {
                 (5, "the key \"a\" is already on line 1".to_owned())
             ]
         );
+    }
+
+    #[test]
+    fn a_fault_spoils_what_it_is_in_and_nothing_beside_it() {
+        let way = |kind: &str, name: &str| (kind.to_owned(), name.to_owned());
+        let reading = read("k:\n  a:\n    x: 1\n    x: 2\n  b: {y: &z 1}\n  b: {}\n  c: {}\n");
+        assert_eq!(reading.faults.len(), 3, "{:?}", reading.faults);
+        assert_eq!(reading.spoilt, [way("k", "a"), way("k", "b")].into());
+        assert!(reading.complete);
+        assert_eq!(reading.documents[0].to_value(), json!({"k": {"a": {"x": 1}, "b": {"y": 1}, "c": {}}}));
+
+        let reading = read("k:\n  a: {}\n  b:\n    y: [\n");
+        assert_eq!((reading.spoilt, reading.complete), ([way("k", "b")].into(), false));
+        assert_eq!(reading.documents[0].to_value()["k"]["a"], json!({}));
+        for hidden in ["k: {}\nk:\n  a: {}\n", "k: *all\n", "k: &all {}\nl: *all\n"] {
+            assert!(!read(hidden).complete, "{hidden}");
+        }
     }
 
     #[test]

@@ -52,6 +52,25 @@ impl ChannelDefinition {
             Self::Jsonrpc(channel) => channel.methods.values().cloned().collect(),
         }
     }
+
+    /// The services the channel leads to, each with the pointer (RFC 6901) of the field that names it.
+    #[must_use]
+    pub fn services_by_field(&self) -> Vec<(String, ServiceName)> {
+        match self {
+            Self::Rest(_) | Self::Http(_) => {
+                self.services().into_iter().map(|service| ("/service".to_owned(), service)).collect()
+            }
+            Self::Jsonrpc(channel) => {
+                let methods = channel.methods.iter();
+                methods.map(|(method, service)| (method_pointer(method), service.clone())).collect()
+            }
+        }
+    }
+}
+
+/// The pointer of a JSON-RPC method.
+pub(super) fn method_pointer(method: &str) -> String {
+    format!("/methods/{}", method.replace('~', "~0").replace('/', "~1"))
 }
 
 /// What every channel that listens on HTTP has.
@@ -135,6 +154,9 @@ pub struct JsonRpcChannel {
     #[serde(default = "default_batch", skip_serializing_if = "is_default_batch")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_batch: u32,
+    /// Whether the channel describes itself: an OpenRPC document by GET and by the method `rpc.discover`.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub openrpc: bool,
     /// Path, security, limits.
     #[serde(flatten)]
     pub entrance: HttpEntrance,
@@ -154,9 +176,6 @@ pub enum DataFormat {
     Raw,
 }
 
-    /// Whether the channel describes itself: an OpenRPC document by GET and by the method `rpc.discover`.
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
-    pub openrpc: bool,
 /// Cross-origin resource sharing (Fetch standard, section 3.2).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

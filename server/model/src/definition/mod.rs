@@ -274,6 +274,32 @@ impl Definition {
     }
 }
 
+/// As [`Definition::references`] for a body that has faults and so is no definition: what it needs, as far
+/// as it says so.
+#[must_use]
+pub fn references_in(kind: DefinitionKind, body: &Value) -> Vec<(String, DefinitionId)> {
+    let named = body.get("security").and_then(Value::as_str).filter(|_| kind == DefinitionKind::Channel);
+    let id = named
+        .and_then(|name| Some(DefinitionId { kind: DefinitionKind::Security, name: name.parse().ok()? }));
+    id.into_iter().map(|id| ("/security".to_owned(), id)).collect()
+}
+
+/// As [`Definition::services`] for a body that has faults and so is no definition, each with the pointer of
+/// the field that names it.
+#[must_use]
+pub fn services_in(kind: DefinitionKind, body: &Value) -> Vec<(String, ServiceName)> {
+    if kind != DefinitionKind::Channel {
+        return Vec::new();
+    }
+    let one = body.get("service").map(|service| ("/service".to_owned(), service));
+    let methods = body.get("methods").and_then(Value::as_object).into_iter().flatten();
+    let several = methods.map(|(method, service)| (channel::method_pointer(method), service));
+    let named = one.into_iter().chain(several);
+    named
+        .filter_map(|(pointer, service)| Some((pointer, ServiceName::new(service.as_str()?).ok()?)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,6 +324,25 @@ mod tests {
         let definition = Definition::from_value(id(DefinitionKind::Channel, "crm"), value.clone()).unwrap();
         assert_eq!(definition.references().len(), 1);
         assert_eq!(definition.to_value().unwrap(), value);
+    }
+
+    #[test]
+    fn a_body_names_what_its_definition_needs() {
+        for value in [
+            json!({"type": "rest", "path": "/a", "service": "demo.a", "security": "keys", "methods": ["GET"]}),
+            json!({"type": "http", "path": "/a", "service": "demo.a"}),
+            json!({"type": "jsonrpc", "path": "/a", "security": "keys", "methods": {"a/b": "demo.a", "c": "demo.c"}}),
+        ] {
+            let definition = Definition::from_value(id(DefinitionKind::Channel, "a"), value.clone()).unwrap();
+            assert_eq!(references_in(DefinitionKind::Channel, &value), definition.references());
+            let DefinitionBody::Channel(channel) = &definition.body else { panic!("{definition:?}") };
+            assert_eq!(services_in(DefinitionKind::Channel, &value), channel.services_by_field());
+            let found: Vec<_> =
+                services_in(DefinitionKind::Channel, &value).into_iter().map(|s| s.1).collect();
+            assert_eq!(found, definition.services());
+        }
+        assert!(services_in(DefinitionKind::Dictionary, &json!({"service": "demo.a"})).is_empty());
+        assert!(references_in(DefinitionKind::Channel, &json!({"security": 7})).is_empty());
     }
 
     #[test]
