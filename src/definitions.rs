@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::client::segment;
 use crate::command::Context;
-use crate::output::{Column, field, line, write_all};
+use crate::output::{Column, closed_channel, field, line, write_all};
 
 /// Most files of one `apply`; a wrong directory is refused before it is read.
 const MAX_FILES: usize = 10_000;
@@ -65,13 +65,18 @@ pub(crate) fn get(context: &Context, arguments: &GetArguments) -> Result<()> {
     let columns = [
         Column::new("NAME", |row| field(row, "name")),
         Column::new("TYPE", |row| body_field(row, "type")),
+        Column::new("STATE", |row| field(row, "state")),
         Column::new("FROM", |row| if in_code(row) { "code".into() } else { "definition".into() }),
         Column::new("PATH", |row| body_field(row, "path")),
         Column::new("SERVICE", |row| body_field(row, "service")),
         Column::new("SECURITY", |row| body_field(row, "security")),
     ];
     let shown = if arguments.kind == DefinitionKind::Channel { &columns[..] } else { &columns[..2] };
-    context.output.list(&rows, shown, &format!("there are no definitions of kind {}", arguments.kind))
+    context.output.list(&rows, shown, &format!("there are no definitions of kind {}", arguments.kind))?;
+    if context.output.is_for_people() {
+        rows.as_array().into_iter().flatten().try_for_each(|row| closed_channel(row, "name"))?;
+    }
+    Ok(())
 }
 
 fn body_field(row: &Value, key: &str) -> String {

@@ -100,6 +100,14 @@ pub(crate) fn line(text: &str) -> Result<()> {
     Ok(())
 }
 
+/// Writes what keeps a channel closed, a line for each reason; its name stands under `name` in `row`.
+pub(crate) fn closed_channel(row: &Value, name: &str) -> Result<()> {
+    for reason in row.get("reasons").and_then(Value::as_array).into_iter().flatten() {
+        line(&format!("\nThe channel {} is closed: {}", field(row, name), cell_text(reason)))?;
+    }
+    Ok(())
+}
+
 /// Writes text as it is to standard output.
 pub(crate) fn write_all(text: &str) -> Result<()> {
     io::stdout().lock().write_all(text.as_bytes())?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::command::Context;
 use crate::environment::{Environment, ServerDirectory, Target};
-use crate::output::{Column, field, line};
+use crate::output::{Column, closed_channel, field, line};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -50,6 +50,9 @@ fn workers(context: &Context, component: &Value) -> Result<()> {
     for service in component.get("quarantined").and_then(Value::as_array).into_iter().flatten() {
         line(&format!("\nQuarantined: {} ({})", field(service, "name"), field(service, "reason")))?;
     }
+    for closed in component.get("closed_channels").and_then(Value::as_array).into_iter().flatten() {
+        closed_channel(closed, "channel")?;
+    }
     let Some(workers) = component.get("workers").filter(|workers| **workers != json!([])) else {
         return Ok(());
     };
@@ -87,7 +90,7 @@ fn component(environment: &Environment, server: &ServerDirectory) -> Value {
         Ok(status) => {
             let degraded = status.get("degraded").filter(|reason| !reason.is_null()).cloned();
             fields.insert("state".into(), status.get("state").cloned().unwrap_or_else(|| "running".into()));
-            for key in ["version", "workers", "quarantined"] {
+            for key in ["version", "workers", "quarantined", "closed_channels"] {
                 if let Some(value) = status.get(key) {
                     fields.insert(key.into(), value.clone());
                 }

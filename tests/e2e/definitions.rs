@@ -279,8 +279,58 @@ fn channels_that_stay_closed_do_not_stop_other_changes() {
     apply(&environment, &secured).success().unwrap();
     environment.wait_for_status("/closed", 401);
     environment.wait_for_status("/open", 404);
+
+    let listed = environment.json(&["get", "channel"]).unwrap();
+    let states: Vec<_> = listed.as_array().unwrap().iter().map(|row| (&row["name"], &row["state"])).collect();
+    assert_eq!(states, [(&json!("closed"), &json!("open")), (&json!("open"), &json!("closed"))], "{listed}");
+    assert_eq!(listed[0].get("reasons"), None);
+    assert!(listed[1]["reasons"][0].as_str().unwrap().contains("require_security"), "{listed}");
+    let closed = environment.component().unwrap()["closed_channels"].clone();
+    assert_eq!(closed, json!([{"channel": "open", "reasons": listed[1]["reasons"]}]));
+    for command in [&["get", "channel"][..], &["status"]] {
+        let said = environment.run(command).unwrap().success().unwrap().stdout;
+        assert!(said.contains("The channel open is closed: "), "{said}");
+    }
     let another = apply(&environment, &format!("channel:\n{}", channel("other", "/other", "")));
     assert_eq!(another.code, 1, "{}", another.stdout);
+}
+
+#[test]
+fn a_channel_whose_secret_has_no_value_here_shows_as_closed_with_each_reason() {
+    let environment = with_echo();
+    let keys: String = ["one", "two"]
+        .map(|name| format!("  {name}:\n    type: api_key\n    key: env:CROSSTIE_UNSET_{name}\n"))
+        .concat();
+    let locked: String = ["one", "two"]
+        .map(|name| channel(name, &format!("/{name}"), &format!("    security: {name}\n")))
+        .concat();
+    let refused = apply(&environment, &format!("security:\n{keys}channel:\n{locked}"));
+    assert_eq!(refused.code, 1, "{}", refused.stdout);
+    for name in ["one", "two"] {
+        let told =
+            |line: &&str| line.contains(&format!("channel/{name}: ")) && line.contains("CROSSTIE_UNSET");
+        assert_eq!(refused.stderr.lines().filter(told).count(), 1, "{}", refused.stderr);
+    }
+    let shown = environment.json(&["get", "channel", "one"]).unwrap();
+    assert_eq!(shown["state"], "closed", "{shown}");
+    assert!(shown["reasons"][0].as_str().unwrap().contains("CROSSTIE_UNSET_one"), "{shown}");
+    let status = environment.component().unwrap();
+    let closed: Vec<_> =
+        status["closed_channels"].as_array().unwrap().iter().map(|row| &row["channel"]).collect();
+    assert_eq!(closed, ["one", "two"], "{status}");
+
+    // A restart serves the rest and keeps them closed.
+    environment.reload().unwrap();
+    wait_until("the server serves the stored revision", || {
+        environment.http().get("/one").is_ok_and(|answer| answer.status == 503)
+    });
+    wait_until("the roll is over", || {
+        environment.json(&["get", "channel", "one"]).is_ok_and(|shown| shown["state"] == "closed")
+    });
+    environment.run(&["delete", "channel", "one"]).unwrap().success().unwrap();
+    environment.run(&["delete", "channel", "two"]).unwrap().success().unwrap();
+    let status = environment.component().unwrap();
+    assert_eq!(status["closed_channels"], json!([]), "{status}");
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crosstie_model::event::{ApplyReport, FailedUnit};
+use crosstie_model::definition::DefinitionName;
+use crosstie_model::event::{ApplyReport, ClosedChannel, FailedUnit};
 use crosstie_model::{Revision, UnitName};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -30,6 +31,10 @@ pub struct WorkerServes {
     pub refused: Option<(Revision, String)>,
     /// Deployments of its revision that it could not load.
     pub failed_units: Vec<FailedUnit>,
+    /// Channels of its revision that it keeps closed.
+    pub closed_channels: Vec<ClosedChannel>,
+    /// Channels that the revision it could not apply would close.
+    pub refused_channels: Vec<ClosedChannel>,
 }
 
 /// The reports of this server's workers.
@@ -64,6 +69,9 @@ pub struct ServingFailure {
     pub unit: Option<UnitName>,
     /// Why, in one line.
     pub message: String,
+    /// The channels that it would close; empty when it is not about channels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub closed_channels: Vec<ClosedChannel>,
 }
 
 impl Default for Serving {
@@ -84,10 +92,13 @@ impl Serving {
                     revision: report.revision,
                     refused: None,
                     failed_units: report.failed_units,
+                    closed_channels: report.closed_channels,
+                    refused_channels: Vec::new(),
                 };
             } else {
                 let why = report.error.unwrap_or_else(|| "it gave no reason".to_owned());
                 entry.refused = Some((report.revision, why));
+                entry.refused_channels = report.closed_channels;
             }
         }
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
@@ -99,6 +110,33 @@ impl Serving {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The channels that ready workers keep closed, or that would be closed with a revision they could not
+    /// apply, with all reasons any of them gave.
+    #[must_use]
+    pub fn closed_channels(&self, host: &dyn Host) -> Vec<ClosedChannel> {
+        let mut found: BTreeMap<DefinitionName, Vec<String>> = BTreeMap::new();
+        for (_, serves) in self.of_ready(host) {
+            for ClosedChannel { channel, reasons } in
+                serves.closed_channels.into_iter().chain(serves.refused_channels)
+            {
+                let known = found.entry(channel).or_default();
+                for reason in reasons {
+                    if !known.contains(&reason) {
+                        known.push(reason);
+                    }
+                }
+            }
+        }
+        found.into_iter().map(|(channel, reasons)| ClosedChannel { channel, reasons }).collect()
+    }
+
+    /// What each worker serves that is ready now.
+    fn of_ready(&self, host: &dyn Host) -> Vec<(u16, WorkerServes)> {
+        let mut known = self.workers();
+        let ready = host.processes().workers.into_iter().filter(|worker| worker.state == WorkerPhase::Ready);
+        ready.map(|worker| (worker.index, known.remove(&worker.index).unwrap_or_default())).collect()
+    }
+
     /// A receiver that wakes with every report.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
@@ -108,7 +146,6 @@ impl Serving {
     /// Where `revision` stands with the workers that are ready now.
     #[must_use]
     pub fn state(&self, revision: Revision, host: &dyn Host) -> ServingState {
-        let known = self.workers();
         let mut state = ServingState {
             revision: revision.0,
             complete: false,
@@ -116,23 +153,23 @@ impl Serving {
             pending: Vec::new(),
             failures: Vec::new(),
         };
-        let processes = host.processes();
-        for worker in processes.workers.iter().filter(|worker| worker.state == WorkerPhase::Ready) {
-            let serves = known.get(&worker.index).cloned().unwrap_or_default();
+        for (worker, serves) in self.of_ready(host) {
             if serves.revision >= revision {
-                state.serving.push(worker.index);
+                state.serving.push(worker);
                 state.failures.extend(serves.failed_units.into_iter().map(|failed| ServingFailure {
-                    worker: worker.index,
+                    worker,
                     unit: Some(failed.unit),
                     message: failed.message,
+                    closed_channels: Vec::new(),
                 }));
                 continue;
             }
-            state.pending.push(worker.index);
+            state.pending.push(worker);
             if let Some((refused, message)) = serves.refused
                 && refused >= revision
             {
-                state.failures.push(ServingFailure { worker: worker.index, unit: None, message });
+                let closed_channels = serves.refused_channels;
+                state.failures.push(ServingFailure { worker, unit: None, message, closed_channels });
             }
         }
         state.complete = state.pending.is_empty() && !state.serving.is_empty();

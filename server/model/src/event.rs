@@ -1,8 +1,10 @@
 //! What servers and workers tell each other: that something changed and at which revision, never the
 //! content. The ODB is the truth; a lost event costs one comparison interval.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::definition::DefinitionName;
 use crate::names::{Digest, Revision, ServiceName, UnitName};
 
 /// One event. The supervisor relays each to every worker of its server, the sender included, in one order.
@@ -40,6 +42,18 @@ pub struct ApplyReport {
     pub error: Option<String>,
     /// Deployments that could not be loaded here.
     pub failed_units: Vec<FailedUnit>,
+    /// Channels of that revision that nobody can use here, though they are active.
+    #[serde(default)]
+    pub closed_channels: Vec<ClosedChannel>,
+}
+
+/// A channel that one worker cannot open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClosedChannel {
+    /// The channel.
+    pub channel: DefinitionName,
+    /// What keeps it closed, each thing in one line.
+    pub reasons: Vec<String>,
 }
 
 /// A deployment one worker could not load.

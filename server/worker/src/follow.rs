@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use crosstie_channels::ports::{Ports, RouteInputs};
 use crosstie_channels::routes::Routes;
 use crosstie_channels::staged::Staged;
-use crosstie_model::event::{ApplyReport, FailedUnit};
+use crosstie_model::event::{ApplyReport, ClosedChannel, FailedUnit};
 use crosstie_model::limits::REVISION_POLL;
 use crosstie_model::ports::LoadError;
 use crosstie_model::settings::ServerSettings;
@@ -31,6 +31,7 @@ use crosstie_telemetry::metrics::{Counter, counters};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use crate::closed::{closed_channels, summary};
 use crate::last_good::LastGood;
 use crate::live::{ArtifactSource, CurrentLive, Live, Loader};
 use crate::outbox::Outbox;
@@ -50,6 +51,7 @@ pub(crate) struct Standing {
     started: std::sync::atomic::AtomicBool,
     degraded: ArcSwapOption<String>,
     failed: ArcSwap<Vec<FailedUnit>>,
+    closed: ArcSwap<Vec<ClosedChannel>>,
     wake: Notify,
     announce: std::sync::atomic::AtomicBool,
     retry: std::sync::atomic::AtomicBool,
@@ -74,6 +76,11 @@ impl Standing {
     /// Deployments of the served snapshot that could not be loaded here.
     pub(crate) fn failed_units(&self) -> Arc<Vec<FailedUnit>> {
         self.failed.load_full()
+    }
+
+    /// Channels of the served snapshot that nobody can use here.
+    pub(crate) fn closed_channels(&self) -> Arc<Vec<ClosedChannel>> {
+        self.closed.load_full()
     }
 
     /// Tries again to load what failed: a quarantine was lifted.
@@ -124,11 +131,25 @@ pub(crate) struct Follower {
     /// What became of snapshots.
     pub(crate) counts: SnapshotCounts,
     /// A revision that could not be served; not tried again until there is another.
-    pub(crate) refused: Option<Revision>,
+    pub(crate) refused: Option<Refused>,
     /// The faults of channels and security definitions that what serves was built without.
     pub(crate) left_out: BTreeSet<String>,
     /// The revision last kept on disk by this worker.
     pub(crate) kept: Option<Revision>,
+}
+
+/// A snapshot that is not served here.
+pub(crate) struct Refused {
+    revision: Revision,
+    reason: String,
+    closed: Vec<ClosedChannel>,
+}
+
+/// Routes, with what they leave out.
+struct Built {
+    routes: Routes,
+    left_out: BTreeSet<String>,
+    closed: Vec<ClosedChannel>,
 }
 
 /// Counts snapshots by what became of them.
@@ -210,13 +231,16 @@ impl Follower {
         let served = self.standing.revision();
         let retry =
             self.standing.retry.swap(false, Ordering::AcqRel) && !self.standing.failed_units().is_empty();
-        if retry || (newest != served && self.refused != Some(newest)) {
+        if retry
+            || (newest != served && self.refused.as_ref().is_none_or(|refused| refused.revision != newest))
+        {
             match self.odb.snapshot().await {
                 Ok(snapshot) => self.serve(snapshot, Faults::Refuse).await,
                 Err(error) => return self.degrade(&error.to_string()),
             }
         } else if announce {
-            self.report(served, None);
+            self.report_served();
+            self.report_refused();
         }
         if self.standing.degraded.swap(None).is_some() {
             tracing::info!("the ODB is back");
@@ -238,7 +262,7 @@ impl Follower {
             self.loader.load(snapshot, &source).await
         };
         match self.build_routes(&live, faults) {
-            Ok((routes, left_out)) => {
+            Ok(Built { routes, left_out, closed }) => {
                 self.current.stage(Arc::new(live), Barrier::mark(revision));
                 self.routes.stage(Arc::new(routes), Barrier::mark(revision));
                 self.barrier.ready(revision);
@@ -252,24 +276,25 @@ impl Follower {
                 self.left_out = left_out;
                 self.refused = None;
                 self.standing.failed.store(Arc::new(failed));
+                self.standing.closed.store(Arc::new(closed));
                 self.standing.revision.store(revision.0, Ordering::Release);
                 self.standing.started.store(true, Ordering::Release);
                 self.counts.applied.add(1);
                 tracing::info!(revision = revision.0, "serving");
-                self.report(revision, None);
+                self.report_served();
             }
-            Err(reason) => {
+            Err((reason, closed)) => {
                 tracing::error!(
                     revision = revision.0,
                     reason,
                     "the snapshot was not built; the previous one goes on"
                 );
                 self.counts.failed.add(1);
-                self.refused = Some(revision);
+                self.refused = Some(Refused { revision, reason, closed });
                 self.waiting = None;
                 // The others need not wait for this one.
                 self.barrier.ready(revision);
-                self.report(revision, Some(reason));
+                self.report_refused();
             }
         }
     }
@@ -303,8 +328,9 @@ impl Follower {
     /// not stop a change: otherwise one fault, of a setting or of a secret, would forbid every other change.
     ///
     /// # Errors
-    /// There are faults that the routes in service do not have.
-    fn build_routes(&self, live: &Live, faults: Faults) -> Result<(Routes, BTreeSet<String>), String> {
+    /// There are faults that the routes in service do not have: the first of them in one line, and all channels
+    /// that they would close.
+    fn build_routes(&self, live: &Live, faults: Faults) -> Result<Built, (String, Vec<ClosedChannel>)> {
         let (authenticators, credentials) = Authenticators::build_available(&live.snapshot, &self.resolver);
         let inputs = route_inputs(live, &authenticators, &self.settings, self.ports.clone());
         let (routes, channels) = Routes::build_without_faulty(&inputs);
@@ -313,23 +339,36 @@ impl Follower {
             .map(ToString::to_string)
             .chain(channels.iter().map(ToString::to_string))
             .collect();
+        let closed = closed_channels(&live.snapshot, &credentials, &channels);
         let new: Vec<&String> = found.difference(&self.left_out).collect();
-        if faults == Faults::Refuse && !new.is_empty() {
-            return Err(join(new));
-        }
-        for fault in new {
+        for fault in &new {
             tracing::error!(fault, "a channel does not open");
         }
-        Ok((routes, found))
+        if faults == Faults::Refuse && !new.is_empty() {
+            return Err((summary(&new), closed));
+        }
+        Ok(Built { routes, left_out: found, closed })
     }
 
-    fn report(&self, revision: Revision, error: Option<String>) {
+    fn report_served(&self) {
+        let closed = self.standing.closed_channels().as_ref().clone();
+        self.report(self.standing.revision(), None, closed);
+    }
+
+    fn report_refused(&self) {
+        if let Some(Refused { revision, reason, closed }) = &self.refused {
+            self.report(*revision, Some(reason.clone()), closed.clone());
+        }
+    }
+
+    fn report(&self, revision: Revision, error: Option<String>, closed_channels: Vec<ClosedChannel>) {
         self.outbox.event(Event::Applied(ApplyReport {
             worker: self.slot,
             revision,
             serving: error.is_none(),
             error,
             failed_units: self.standing.failed_units().as_ref().clone(),
+            closed_channels,
         }));
     }
 
@@ -362,10 +401,6 @@ impl Follower {
             Err(error) => tracing::error!(%error, "keeping the last good snapshot failed"),
         }
     }
-}
-
-fn join<T: ToString>(faults: Vec<T>) -> String {
-    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Code from the disk's copy when it is there and undamaged, else from the ODB.

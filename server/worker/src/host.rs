@@ -64,8 +64,7 @@ impl Host for WorkerHost {
     }
 
     fn metrics(&self) -> String {
-        let revision = self.standing.revision().0;
-        render(&self.metrics, &self.segment, self.standing.degraded().is_some(), revision)
+        render(&self.metrics, &self.segment, &self.standing)
     }
 
     fn count_deployment(&self, outcome: &'static str) {

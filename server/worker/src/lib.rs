@@ -5,6 +5,7 @@
 //! each server the singleton's duties. Nothing here is called by another crate but the command.
 
 mod accepted;
+mod closed;
 mod control;
 mod follow;
 mod host;

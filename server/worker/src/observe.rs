@@ -19,6 +19,8 @@ use crosstie_telemetry::{
 };
 use tokio::runtime::Handle;
 
+use crate::follow::Standing;
+
 /// Access log, metrics and traces of one worker.
 pub(crate) struct Telemetry {
     access: AccessLog,
@@ -162,7 +164,8 @@ impl EntranceObserver for Entrance {
 }
 
 /// All metrics of the server as Prometheus text, from any of its workers.
-pub(crate) fn render(metrics: &Metrics, segment: &Segment, degraded: bool, revision: u64) -> String {
+pub(crate) fn render(metrics: &Metrics, segment: &Segment, standing: &Standing) -> String {
+    let degraded = standing.degraded().is_some();
     let count = |number: u64| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
     let gauges = [
         Gauge::single("crosstie_connections", "Open client connections.", count(segment.total_connections())),
@@ -171,8 +174,13 @@ pub(crate) fn render(metrics: &Metrics, segment: &Segment, degraded: bool, revis
             "Requests being worked on.",
             count(segment.total_in_flight()),
         ),
-        Gauge::single("crosstie_revision", "The configuration revision served.", count(revision)),
+        Gauge::single("crosstie_revision", "The configuration revision served.", count(standing.revision().0)),
         Gauge::single("crosstie_degraded", "1 while the ODB is away.", f64::from(u8::from(degraded))),
+        Gauge::single(
+            "crosstie_closed_channels",
+            "Active channels of the served revision that nobody can use.",
+            count(standing.closed_channels().len() as u64),
+        ),
         Gauge::single(
             "crosstie_quarantined_services",
             "Services and units in quarantine.",

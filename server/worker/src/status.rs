@@ -61,8 +61,7 @@ impl ServerStatus for Status {
     }
 
     fn metrics(&self) -> String {
-        let revision = self.standing.revision().0;
-        render(&self.metrics, &self.segment, self.standing.degraded().is_some(), revision)
+        render(&self.metrics, &self.segment, &self.standing)
     }
 
     fn title(&self) -> String {

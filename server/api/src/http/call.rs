@@ -159,6 +159,11 @@ pub(crate) fn tagged(mut response: Response, revision: Revision) -> Response {
     response
 }
 
+/// Marks an answer that shows more than its revision says, such as whether a channel is open: the caller that
+/// has the revision may still not have this.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShowsStates;
+
 fn revision_of_tag(value: &HeaderValue) -> Option<Revision> {
     let text = value.to_str().ok()?.trim();
     text.strip_prefix('"')?.strip_suffix('"')?.parse().ok().map(Revision)

@@ -33,7 +33,7 @@ use serde_json::Value;
 
 use crate::access::Caller;
 use crate::operations::{OperationError, Operations};
-use call::{Call, Outcome};
+use call::{Call, Outcome, ShowsStates};
 use gate::{Gate, Peer};
 use problem::Problem;
 use table::{Body, Endpoint};
@@ -255,10 +255,9 @@ fn trace_of(headers: &HeaderMap) -> TraceContext {
 
 /// Answers 304 to a caller that has this revision already (RFC 9110, section 13.1.2).
 fn not_modified(endpoint: &Endpoint, response: Response, if_none_match: Option<&HeaderValue>) -> Response {
-    let Some(tag) = response.headers().get(header::ETAG).filter(|_| endpoint.method.http() == Method::GET)
-    else {
-        return response;
-    };
+    let is_of_revision = response.extensions().get::<ShowsStates>().is_none();
+    let conditional = is_of_revision && endpoint.method.http() == Method::GET;
+    let Some(tag) = response.headers().get(header::ETAG).filter(|_| conditional) else { return response };
     let known = if_none_match.and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !known.split(',').any(|known| known.trim().as_bytes() == tag.as_bytes()) {
         return response;

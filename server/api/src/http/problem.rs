@@ -201,7 +201,16 @@ impl Problem {
             failure.worker, failure.message
         );
         let title = "The change is stored but not served";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "not-served", title, detail)
+        let mut problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "not-served", title, detail);
+        let faults = failure.closed_channels.iter().flat_map(|closed| {
+            closed.reasons.iter().map(|reason| ProblemFault {
+                subject: Some(format!("channel/{}", closed.channel)),
+                detail: reason.clone(),
+                ..ProblemFault::default()
+            })
+        });
+        problem.0.faults = faults.collect();
+        problem
     }
 
     /// The media type is not one that the endpoint takes.

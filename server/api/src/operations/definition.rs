@@ -1,8 +1,10 @@
 //! Single definitions: looking at them, writing one, removing one.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use crosstie_config::document;
-use crosstie_model::definition::{DefinitionId, DefinitionKind};
+use crosstie_model::definition::{ChannelDefinition, DefinitionBody, DefinitionId, DefinitionKind};
 use crosstie_model::{Definition, Revision, Snapshot};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -25,6 +27,26 @@ pub struct DefinitionView {
     pub body: Value,
     /// Whether a service's code declares it: read-only, and left out of exports.
     pub in_code: bool,
+    /// What the answering server makes of it, when it is a channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<ChannelState>,
+    /// What keeps it closed, each thing in one line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+}
+
+/// What a server makes of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelState {
+    /// It takes requests.
+    Open,
+    /// It should take requests and cannot.
+    Closed,
+    /// Its definition says that it takes none.
+    Inactive,
+    /// Not every worker serves the newest revision yet.
+    Pending,
 }
 
 impl Operations {
@@ -40,7 +62,23 @@ impl Operations {
         let snapshot = self.odb().snapshot().await?;
         let mut views = views(&snapshot)?;
         views.retain(|view| kind.is_none_or(|kind| view.kind == kind));
+        self.tell_closed(&mut views, snapshot.revision);
         Ok((snapshot.revision, views))
+    }
+
+    /// Corrects the states of channels that do not take requests though they should.
+    fn tell_closed(&self, views: &mut [DefinitionView], revision: Revision) {
+        let complete = self.serving().state(revision, self.host()).complete;
+        let closed = self.serving().closed_channels(self.host());
+        let mut reasons: BTreeMap<_, _> =
+            closed.into_iter().map(|closed| (closed.channel.to_string(), closed.reasons)).collect();
+        for view in views.iter_mut().filter(|view| view.state == Some(ChannelState::Open)) {
+            if let Some(reasons) = reasons.remove(&view.name) {
+                (view.state, view.reasons) = (Some(ChannelState::Closed), reasons);
+            } else if !complete {
+                view.state = Some(ChannelState::Pending);
+            }
+        }
     }
 
     /// One definition, and the revision it is of.
@@ -96,17 +134,27 @@ fn views(snapshot: &Snapshot) -> Result<Vec<DefinitionView>, OperationError> {
     let unreadable = |error: serde_json::Error| OperationError::Internal(error.to_string());
     let mut views = Vec::new();
     for (id, body) in &snapshot.definitions {
+        let state = match body {
+            DefinitionBody::Channel(channel) => Some(declared_state(channel)),
+            _ => None,
+        };
         let body = serde_json::to_value(body).map_err(unreadable)?;
-        views.push(DefinitionView { kind: id.kind, name: id.name.to_string(), body, in_code: false });
+        let (kind, name) = (id.kind, id.name.to_string());
+        views.push(DefinitionView { kind, name, body, in_code: false, state, reasons: Vec::new() });
     }
     // A declaration that is no channel was refused before it got here; should one be, it is left out.
     for channel in snapshot.effective_channels().unwrap_or_default().into_iter().filter(|c| c.in_code) {
         let body = serde_json::to_value(&channel.definition).map_err(unreadable)?;
         let (kind, name) = (DefinitionKind::Channel, channel.name.to_string());
-        views.push(DefinitionView { kind, name, body, in_code: true });
+        let state = Some(declared_state(&channel.definition));
+        views.push(DefinitionView { kind, name, body, in_code: true, state, reasons: Vec::new() });
     }
     views.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     Ok(views)
+}
+
+fn declared_state(channel: &ChannelDefinition) -> ChannelState {
+    if channel.entrance().active { ChannelState::Open } else { ChannelState::Inactive }
 }
 
 struct Put {

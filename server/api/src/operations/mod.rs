@@ -42,7 +42,7 @@ pub use account::{IssuedToken, NewToken, NewUser, TokenView, UserChange, UserVie
 pub use apply::{AppliedDefinition, ApplyAction, ApplyOutcome, ApplyRequest, Document};
 pub use change::Intent;
 pub use configuration::{AuditChangeView, AuditView, ConfigCommit, ConfigRepositoryKind, ConfigRollback};
-pub use definition::DefinitionView;
+pub use definition::{ChannelState, DefinitionView};
 pub use deploy::{CheckedArtifact, DeployOutcome, DeployRequest, DeploySource};
 pub use deployment::{AttemptView, DeploymentView, LiveOn, VersionView};
 pub use error::{OperationError, Refusal};

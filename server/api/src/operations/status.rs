@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crosstie_model::Revision;
+use crosstie_model::event::ClosedChannel;
 use crosstie_odb::ServerRow;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -41,6 +42,8 @@ pub struct ServerStatus {
     pub workers: Vec<WorkerState>,
     /// Services that are quarantined here.
     pub quarantined: Vec<Quarantined>,
+    /// Active channels that nobody can use here.
+    pub closed_channels: Vec<ClosedChannel>,
 }
 
 /// What is known of the ODB.
@@ -111,6 +114,7 @@ impl Operations {
             odb: OdbState { kind: self.odb().kind().to_owned(), reachable: revision.is_some(), revision },
             workers: workers.collect(),
             quarantined: self.host().quarantined(),
+            closed_channels: self.serving().closed_channels(self.host()),
         }
     }
 

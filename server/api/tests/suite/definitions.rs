@@ -1,12 +1,14 @@
 //! Definitions: apply, export, single ones, secrets, and everything that is refused.
 
 use axum::body::Body;
+use crosstie_api::host::Host as _;
 use crosstie_model::definition::{DefinitionBody, SecurityDefinition};
 use crosstie_model::secret::SecretRef;
+use crosstie_model::{Event, Revision};
 use http::Request;
 use serde_json::{Value, json};
 
-use crate::world::{OPERATOR, VIEWER, World, basic, unit};
+use crate::world::{OPERATOR, VIEWER, Workers, World, basic, unit};
 
 const CRM: &str = "\
 security:
@@ -327,4 +329,48 @@ async fn dictionaries_and_service_settings_pass_through() {
     assert!(snapshot.definitions.values().any(|body| matches!(body, DefinitionBody::Dictionary(_))));
     assert_eq!(world.get("/services/crm.get").await.json["active"], false);
     assert_eq!(world.get("/definitions?kind=service").await.json.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_channel_that_does_not_open_shows_and_says_why() {
+    let world = crm().await;
+    let reasons = json!(["its key has no value", "its path is taken"]);
+    *world.host.workers.lock().unwrap() = Workers::Close("crm.get");
+    let off = "  off: {type: rest, path: /off, service: crm.get, active: false}\n";
+    assert_eq!(world.apply(&format!("{CRM}{off}")).await.status, 200);
+    let list = world.get("/definitions?kind=channel").await;
+    assert_eq!(list.json[0]["state"], "closed", "{}", list.text);
+    assert_eq!(list.json[0]["reasons"], reasons);
+    assert_eq!((list.json[1]["state"].clone(), list.json[1].get("reasons")), (json!("inactive"), None));
+    assert_eq!(world.get("/definitions?kind=security").await.json[0].get("state"), None);
+    let status = world.get("/status").await;
+    assert_eq!(status.json["closed_channels"], json!([{"channel": "crm.get", "reasons": reasons}]));
+
+    // Whether it is open changes without a revision, so no caller is told that it has this already.
+    *world.host.workers.lock().unwrap() = Workers::Serve;
+    world.host.publish(Event::RevisionChanged { revision: Revision(2) });
+    let get = Request::get("/api/v1/definitions/channel/crm.get")
+        .header("authorization", basic(VIEWER))
+        .header("if-none-match", "\"2\"")
+        .body(Body::empty())
+        .unwrap();
+    let shown = world.send(get).await;
+    assert_eq!((shown.status, shown.json["state"].clone()), (200, json!("open")), "{}", shown.text);
+    assert_eq!(world.get("/status").await.json["closed_channels"], json!([]));
+}
+
+#[tokio::test]
+async fn a_change_that_would_close_channels_lists_each_reason() {
+    let world = crm().await;
+    *world.host.workers.lock().unwrap() = Workers::RefuseFor("crm.get");
+    let answer = world.apply(CRM).await;
+    assert_eq!((answer.status, answer.problem()), (500, "not-served"));
+    let faults = answer.json["faults"].as_array().unwrap();
+    assert_eq!(faults.len(), 2, "{}", answer.text);
+    assert_eq!(faults[0], json!({"subject": "channel/crm.get", "detail": "its key has no value"}));
+    let shown = world.get("/definitions/channel/crm.get").await;
+    assert_eq!(shown.json["state"], "closed", "{}", shown.text);
+    *world.host.workers.lock().unwrap() = Workers::Silent;
+    world.apply("channel:\n  new: {type: rest, path: /new, service: crm.get}\n").await;
+    assert_eq!(world.get("/definitions/channel/new").await.json["state"], "pending");
 }

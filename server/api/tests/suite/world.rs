@@ -16,7 +16,7 @@ use crosstie_api::access::{Caller, Proof};
 use crosstie_api::host::{Host, Quarantined, ServerProcesses, WorkerPhase, WorkerProcess};
 use crosstie_api::operations::NewUser;
 use crosstie_api::{CheckError, Operations, OperationsParts, Role, UnitChecker, http as api};
-use crosstie_model::event::{ApplyReport, FailedUnit};
+use crosstie_model::event::{ApplyReport, ClosedChannel, FailedUnit};
 use crosstie_model::message::{Message, Payload, Reply, ReplyBody};
 use crosstie_model::ports::{LoadError, LoadedService, ServiceDirectory};
 use crosstie_model::settings::ServerSettings;
@@ -36,6 +36,8 @@ pub(crate) enum Workers {
     Silent,
     Refuse(&'static str),
     FailUnit(&'static str),
+    Close(&'static str),
+    RefuseFor(&'static str),
 }
 
 pub(crate) struct FakeHost {
@@ -49,14 +51,26 @@ pub(crate) struct FakeHost {
 
 impl FakeHost {
     fn report(&self, revision: Revision) {
-        let mut report =
-            ApplyReport { worker: 0, revision, serving: true, error: None, failed_units: Vec::new() };
+        let mut report = ApplyReport {
+            worker: 0,
+            revision,
+            serving: true,
+            error: None,
+            failed_units: Vec::new(),
+            closed_channels: Vec::new(),
+        };
         match self.workers.lock().unwrap().clone() {
             Workers::Serve => {}
             Workers::Silent => return,
             Workers::Refuse(why) => {
                 report.serving = false;
                 report.error = Some(why.to_owned());
+            }
+            Workers::Close(channel) => report.closed_channels.push(closed(channel)),
+            Workers::RefuseFor(channel) => {
+                report.serving = false;
+                report.error = Some("a channel does not open (and 1 more)".to_owned());
+                report.closed_channels.push(closed(channel));
             }
             Workers::FailUnit(unit) => report.failed_units.push(FailedUnit {
                 unit: UnitName::new(unit).unwrap(),
@@ -69,6 +83,11 @@ impl FakeHost {
             self.operations.get().unwrap().observe(&Event::Applied(report));
         }
     }
+}
+
+fn closed(channel: &str) -> ClosedChannel {
+    let reasons = vec!["its key has no value".to_owned(), "its path is taken".to_owned()];
+    ClosedChannel { channel: channel.parse().unwrap(), reasons }
 }
 
 impl Host for FakeHost {

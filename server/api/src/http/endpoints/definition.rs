@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::access::Role;
-use crate::http::call::{Call, Outcome, Wait, json, tagged, text};
+use crate::http::call::{Call, Outcome, ShowsStates, Wait, json, tagged, text};
 use crate::http::problem::Problem;
 use crate::http::table::{Answer, Body, Endpoint, Verb, schema_of};
 use crate::operations::{ApplyAction, ApplyOutcome, ApplyRequest, DefinitionView, Document};
@@ -136,12 +136,20 @@ fn id_of(call: &Call) -> Result<DefinitionId, Problem> {
 async fn list(call: Call) -> Outcome {
     let OfKind { kind } = call.query()?;
     let (revision, views) = call.operations().definitions(kind).await?;
-    json(StatusCode::OK, &views).map(|answer| tagged(answer, revision))
+    answer(&views, views.iter().any(|view| view.state.is_some()), revision)
 }
 
 async fn show(call: Call) -> Outcome {
     let (revision, view) = call.operations().definition(&id_of(&call)?).await?;
-    json(StatusCode::OK, &view).map(|answer| tagged(answer, revision))
+    answer(&view, view.state.is_some(), revision)
+}
+
+fn answer<T: Serialize>(value: &T, shows_states: bool, revision: Revision) -> Outcome {
+    let mut answer = tagged(json(StatusCode::OK, value)?, revision);
+    if shows_states {
+        answer.extensions_mut().insert(ShowsStates);
+    }
+    Ok(answer)
 }
 
 async fn put(call: Call) -> Outcome {
