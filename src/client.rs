@@ -16,6 +16,7 @@ use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConf
 
 use crate::environment::{Environment, reachable};
 use crate::faults::Faults;
+use crate::service_user;
 
 /// How long connecting may take; servers are on this host or near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,9 +64,11 @@ impl Client {
     /// A certificate or key cannot be read.
     pub(crate) fn at(environment: &Environment, address: SocketAddr) -> Result<Self> {
         let directory = environment.client();
-        let roots = certificates(&directory.join("ca.pem"))?;
-        let chain = certificates(&directory.join("client.pem"))?;
-        let key = private_key(&directory.join("client.key"))?;
+        let (roots, chain, key) = service_user::as_owner_of(&directory, || {
+            let roots = certificates(&directory.join("ca.pem"))?;
+            let chain = certificates(&directory.join("client.pem"))?;
+            Ok((roots, chain, private_key(&directory.join("client.key"))?))
+        })?;
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::from(roots))
             .client_cert(Some(ClientCert::new_with_certs(&chain, key)))

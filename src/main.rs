@@ -22,6 +22,7 @@ mod output;
 mod process;
 mod quickstart;
 mod service;
+mod service_user;
 mod status;
 mod venv;
 

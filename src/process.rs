@@ -21,6 +21,7 @@ use crate::command::{Context, say};
 use crate::environment::{Environment, ServerDirectory, Target, reachable};
 use crate::faults::Faults;
 use crate::output::shows_progress;
+use crate::service_user;
 
 /// After how long a server that was started is taken to hang.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -78,7 +79,7 @@ pub(crate) fn start_foreground(context: &Context, arguments: &StartArguments) ->
     if let Some(pid) = pidfile::running_supervisor(server.path()) {
         bail!("{} runs already (pid {pid}): `crosstie stop` stops it", server.name());
     }
-    certificates::renew(&target.environment, server, &check(server)?);
+    prepare(&target.environment, server)?;
     Ok(crosstie_worker::run_server(server.path(), true))
 }
 
@@ -133,9 +134,11 @@ fn becomes_free(address: SocketAddr) -> bool {
 
 /// Checks `server`'s settings and that its addresses are free.
 fn check(server: &ServerDirectory) -> Result<ServerSettings> {
-    let settings = crosstie_config::settings::load(server.path()).map_err(|faults| {
-        let lines = faults.iter().map(ToString::to_string).collect();
-        Faults::new(format!("{} does not start with these settings", server.name()), lines)
+    let settings = service_user::as_owner_of(server.path(), || {
+        crosstie_config::settings::load(server.path()).map_err(|faults| {
+            let lines = faults.iter().map(ToString::to_string).collect();
+            Faults::new(format!("{} does not start with these settings", server.name()), lines).into()
+        })
     })?;
     for (address, setting) in listening(&settings) {
         if !becomes_free(address) {
@@ -146,6 +149,18 @@ fn check(server: &ServerDirectory) -> Result<ServerSettings> {
             );
         }
     }
+    Ok(settings)
+}
+
+/// Makes `server` ready to be started: its settings are checked, its directory is its user's, and its
+/// certificates last.
+fn prepare(environment: &Environment, server: &ServerDirectory) -> Result<ServerSettings> {
+    let settings = check(server)?;
+    service_user::settle(environment, server, settings.server.user.as_deref())?;
+    service_user::as_owner_of(server.path(), || {
+        certificates::renew(environment, server, &settings);
+        Ok(())
+    })?;
     Ok(settings)
 }
 
@@ -161,9 +176,8 @@ fn listening(settings: &ServerSettings) -> Vec<(SocketAddr, &'static str)> {
 /// # Errors
 /// Its settings are wrong, a port is in use, or it ended or hung; then the last thing it said.
 pub(crate) fn launch(environment: &Environment, server: &ServerDirectory) -> Result<u32> {
-    let settings = check(server)?;
-    certificates::renew(environment, server, &settings);
-    let console = open_console(&server.console_log())?;
+    let settings = prepare(environment, server)?;
+    let console = service_user::as_owner_of(server.path(), || open_console(&server.console_log()))?;
     let said_before = console.metadata()?.len();
     let binary = std::env::current_exe().context("cannot tell where this program is")?;
     let mut child = Command::new(binary)

@@ -26,7 +26,7 @@ use crate::certificates::{self, ADMINISTRATOR};
 use crate::command::{Context, say};
 use crate::environment::{Environment, ServerDirectory};
 use crate::output::{self, line};
-use crate::{process, venv};
+use crate::{process, service_user, venv};
 
 /// The one server's name.
 const SERVER: &str = "server1";
@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "P", default_value_t = 17010,
           value_parser = clap::value_parser!(u16).range(1..=65_435))]
     port_base: u16,
+    /// Started as root: the user to become, who must exist; `root` stays root [default: crosstie, made if missing]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
     /// Create only; `crosstie start DIR` starts it
     #[arg(long)]
     no_start: bool,
@@ -54,7 +57,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let ports = Ports { base: arguments.port_base };
     let root = claim(&arguments.directory)?;
-    let made = ports.check().and_then(|()| make(&root, ports));
+    let user = arguments.user.as_deref();
+    if user.is_none() {
+        service_user::ensure_default(&root);
+    }
+    let made = ports.check().and_then(|()| make(&root, ports, user));
     let environment = made.inspect_err(|_| remove(&root))?;
     let server = environment.server(SERVER);
     let pid = if arguments.no_start { None } else { Some(process::launch(&environment, &server)?) };
@@ -114,6 +121,10 @@ fn claim(directory: &Path) -> Result<PathBuf> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("cannot use {shown}")),
     }
+    // Those above it are not ours to close: the service user must get through.
+    if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+    }
     create_private_directory(directory).with_context(|| format!("cannot create {shown}"))?;
     fs::canonicalize(directory).with_context(|| format!("cannot find {shown}"))
 }
@@ -125,20 +136,22 @@ fn remove(root: &Path) {
     }
 }
 
-fn make(root: &Path, ports: Ports) -> Result<Environment> {
+fn make(root: &Path, ports: Ports, user: Option<&str>) -> Result<Environment> {
     let environment = Environment::new(root.to_owned());
     let server = environment.server(SERVER);
     make_directories(&environment, &server)?;
     step("certificates and keys");
     let secrets = make_secrets(&environment, &server)?;
     step("configuration");
-    let settings = settings_of(ports)?;
+    let mut settings = settings_of(ports)?;
+    settings.server.user = user.map(str::to_owned);
     let text = settings::template(&settings);
     fs::write(server.settings_file(), text).context("cannot write server.toml")?;
     step("operational database");
     make_odb(&server, &settings, &secrets)?;
     step("virtual environment for Python");
     venv::create(&server)?;
+    service_user::settle(&environment, &server, user)?;
     Ok(environment)
 }
 

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::command::Context;
 use crate::environment::ServerDirectory;
+use crate::service_user;
 
 /// The interpreter that is embedded.
 const INTERPRETER: &str = "/usr/bin/python3";
@@ -37,6 +38,8 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
     let Command::Install { packages, server } = command;
     let environment = context.environment()?;
     let server = environment.one_server(server.as_deref())?;
+    // What is installed runs code of its own, and what runs it is the server's.
+    service_user::become_owner_of(server.path())?;
     let python = server.venv().join("bin/python");
     if !python.exists() {
         create(&server)?;

@@ -3,9 +3,11 @@
 //! Layer 1. `supervisor` runs in the parent, `worker` is how a child takes over what it inherits, and the
 //! rest is used by both: `control` (frames on a socketpair), `shm` (one memory segment per server), `lock`
 //! (the singleton's record lock), `fault` and `fork_safety` (signals and forks of user code), `scratch`
-//! (checks in a throw-away process), `pidfile` (finding and signalling a running supervisor) and `files`
-//! (what only the kernel knows of a file).
+//! (checks in a throw-away process), `pidfile` (finding and signalling a running supervisor), `files` (what
+//! only the kernel knows of a file), `privilege` (the service user that root drops to) and `adopt` (giving
+//! that user what root made).
 
+pub mod adopt;
 mod clock;
 pub mod control;
 pub mod fault;
@@ -14,6 +16,7 @@ pub mod fork_safety;
 mod inheritance;
 pub mod lock;
 pub mod pidfile;
+pub mod privilege;
 pub mod scratch;
 pub mod shm;
 pub mod supervisor;

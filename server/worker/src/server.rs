@@ -9,7 +9,8 @@ use std::time::Duration;
 use crosstie_config::settings;
 use crosstie_model::settings::ServerSettings;
 use crosstie_odb::{Odb, OdbError, OdbOptions};
-use crosstie_process::supervisor::{self, ListenerSpec, Plan};
+use crosstie_process::privilege::{self, PrivilegeError, ServiceUser, Standing};
+use crosstie_process::supervisor::{self, ListenerSpec, Listeners, Plan};
 use crosstie_security::{ClusterKey, SecretResolver};
 use crosstie_telemetry::logging::{self, LogTarget, Terminal};
 
@@ -24,7 +25,7 @@ const BAD_CONFIGURATION: u8 = 78;
 #[must_use]
 #[expect(clippy::print_stderr, reason = "configuration errors come before there is a log")]
 pub fn run_server(directory: &Path, foreground: bool) -> ExitCode {
-    let (directory, settings) = match enter(directory) {
+    let Entered { directory, settings, plan, listeners, caution } = match enter(directory) {
         Ok(entered) => entered,
         Err(reasons) => {
             for reason in reasons {
@@ -51,21 +52,65 @@ pub fn run_server(directory: &Path, foreground: bool) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let plan = plan(&directory, &settings);
+    if let Some(caution) = caution {
+        eprintln!("crosstie: warning: {caution}");
+        tracing::warn!("{caution}");
+    }
     let reload = Box::new(move || reload(&directory));
-    supervisor::run(plan, reload)
+    supervisor::run(plan, listeners, reload)
 }
 
-/// Reads the settings and makes the server's directory the current one: workers find it that way.
-fn enter(directory: &Path) -> Result<(PathBuf, ServerSettings), Vec<String>> {
+/// A server's directory that this process has made its own.
+struct Entered {
+    directory: PathBuf,
+    settings: ServerSettings,
+    plan: Plan,
+    /// Bound already, where that took root's rights.
+    listeners: Option<Listeners>,
+    /// What the operator should know of the user this runs as.
+    caution: Option<String>,
+}
+
+/// Reads the settings, makes the server's directory the current one (workers find it that way), and becomes
+/// the service user. As root nothing is written before that.
+fn enter(directory: &Path) -> Result<Entered, Vec<String>> {
     let one = |error: io::Error| vec![format!("{}: {error}", directory.display())];
+    let refused = |error: PrivilegeError| vec![told(&error)];
     let directory = directory.canonicalize().map_err(one)?;
     std::env::set_current_dir(&directory).map_err(one)?;
-    std::fs::create_dir_all(directory.join("work")).map_err(one)?;
-    let settings = settings::load(&directory)
+    let settings = privilege::as_owner_of(&directory, || settings::load(&directory))
+        .map_err(refused)?
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let plan = plan(&directory, &settings);
+    let setting = settings.server.user.as_deref();
+    let (listeners, caution) = match Standing::choose(&directory, &directory, setting).map_err(refused)? {
+        Standing::Drop(user) => {
+            let bound = supervisor::bind_and_drop(&plan, &user).map_err(|error| vec![told(&error)])?;
+            (Some(bound), None)
+        }
+        Standing::Root { reason } => (None, reason.map(|reason| root_stays(&reason))),
+        Standing::Unprivileged => (None, setting.and_then(ignored)),
+    };
+    std::fs::create_dir_all(directory.join("work")).map_err(one)?;
     accepted::save(&directory, &settings).map_err(|error| vec![error.to_string()])?;
-    Ok((directory, settings))
+    Ok(Entered { directory, settings, plan, listeners, caution })
+}
+
+fn root_stays(reason: &str) -> String {
+    format!("the server and the services in it run as root: {reason}; [server] user tells it whom to become")
+}
+
+/// Whom the settings name, if that is not who runs this.
+fn ignored(name: &str) -> Option<String> {
+    let is_ours = ServiceUser::by_name(name).ok().flatten().is_some_and(|user| user.is_this_process());
+    (!is_ours)
+        .then(|| format!("only root can become the user {name}, whom [server] user names: it is ignored"))
+}
+
+/// An error with its causes, in one line.
+fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Why the database keeps the server from starting.

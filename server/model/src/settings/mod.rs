@@ -84,6 +84,12 @@ pub struct ServerSection {
     #[serde(default = "default_restart_budget")]
     #[schemars(range(min = 1, max = 1000))]
     pub restart_budget: u32,
+    /// The user that a server which root starts becomes once its addresses are bound; `root` keeps it as it
+    /// is. When absent: the owner of the server's directory or, where that is root, the user `crosstie` if
+    /// there is one. Read at start.
+    #[serde(default)]
+    #[schemars(pattern(r"^[A-Za-z_][A-Za-z0-9_.-]*\$?$"))]
+    pub user: Option<String>,
 }
 
 /// `[management]`

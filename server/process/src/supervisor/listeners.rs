@@ -31,13 +31,16 @@ pub struct ListenError {
 
 /// The bound sockets, in the order of the plan.
 #[derive(Debug)]
-pub(super) struct Listeners {
+pub struct Listeners {
     sockets: Vec<(&'static str, TcpListener)>,
 }
 
 impl Listeners {
     /// Binds every socket of the plan, or none.
-    pub(super) fn bind(specs: &[ListenerSpec]) -> Result<Self, ListenError> {
+    ///
+    /// # Errors
+    /// An address cannot be listened on, or is still in use after some seconds.
+    pub fn bind(specs: &[ListenerSpec]) -> Result<Self, ListenError> {
         let deadline = Instant::now() + BIND_PATIENCE;
         let sockets = specs.iter().map(|spec| {
             let refused = |source| ListenError { name: spec.name, address: spec.address, source };

@@ -32,14 +32,15 @@ use std::time::{Duration, Instant};
 
 use event_loop::Supervisor;
 use fleet::FleetRules;
-pub use listeners::ListenError;
-use listeners::Listeners;
+pub use listeners::{ListenError, Listeners};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use notify::Notifier;
 use quarantine_file::QuarantineFile;
 use signals::Signals;
 
-use crate::pidfile::{PidFile, PidFileError};
+use crate::adopt::adopt;
+use crate::pidfile::{self, PidFile, PidFileError};
+use crate::privilege::{PrivilegeError, ServiceUser};
 use crate::shm::{Segment, SegmentError};
 
 /// Most workers of one server.
@@ -115,18 +116,23 @@ pub enum StartError {
     /// There is no shared memory.
     #[error(transparent)]
     Segment(#[from] SegmentError),
+    /// Root cannot become the service user.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
     /// Signals cannot be handled.
     #[error("signals cannot be handled")]
     Signals(#[source] io::Error),
 }
 
 /// Runs a server until SIGTERM or SIGINT ends it: 0 then, 1 when it could not start (the log says why).
+/// `listeners` are those of the plan where the caller had to bind them, being somebody else before; without
+/// them they are bound here.
 ///
 /// Takes over the process: its signals, all its children, and the calling thread, which workers are tied to
 /// and which must live as long as they do.
 #[must_use]
-pub fn run(plan: Plan, reload: Reload) -> ExitCode {
-    match try_run(plan, reload) {
+pub fn run(plan: Plan, listeners: Option<Listeners>, reload: Reload) -> ExitCode {
+    match try_run(plan, listeners, reload) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = &error as &dyn Error, "the server cannot start");
@@ -139,12 +145,28 @@ pub fn run(plan: Plan, reload: Reload) -> ExitCode {
 ///
 /// # Errors
 /// Something the server needs is not to be had; nothing was started.
-pub fn try_run(plan: Plan, reload: Reload) -> Result<(), StartError> {
-    prepare(plan, reload).map(Supervisor::run)
+pub fn try_run(plan: Plan, listeners: Option<Listeners>, reload: Reload) -> Result<(), StartError> {
+    prepare(plan, listeners, reload).map(Supervisor::run)
+}
+
+/// Does what takes root's rights, and then becomes `user` for good: what root left in the server's directory
+/// is given to them, and the plan's addresses are bound. To be called before the process has threads.
+///
+/// # Errors
+/// A supervisor runs there already, an address is taken, or the kernel refuses. The process must end then.
+pub fn bind_and_drop(plan: &Plan, user: &ServiceUser) -> Result<Listeners, StartError> {
+    // Its addresses are taken, and waiting for them would only hide why.
+    if let Some(pid) = pidfile::running_supervisor(&plan.directory) {
+        return Err(PidFileError::Running { pid }.into());
+    }
+    adopt(&plan.directory, user)?;
+    let listeners = Listeners::bind(&plan.listeners)?;
+    user.become_for_good()?;
+    Ok(listeners)
 }
 
 /// Claims everything that a supervisor owns.
-fn prepare(plan: Plan, reload: Reload) -> Result<Supervisor, StartError> {
+fn prepare(plan: Plan, listeners: Option<Listeners>, reload: Reload) -> Result<Supervisor, StartError> {
     if !(1..=MAX_WORKERS).contains(&plan.workers) {
         return Err(StartError::Workers(plan.workers));
     }
@@ -152,7 +174,7 @@ fn prepare(plan: Plan, reload: Reload) -> Result<Supervisor, StartError> {
     let signals = Signals::install().map_err(StartError::Signals)?;
     let pid_file = PidFile::claim(&plan.directory)?;
     raise_descriptor_limit();
-    let listeners = Listeners::bind(&plan.listeners)?;
+    let listeners = listeners.map_or_else(|| Listeners::bind(&plan.listeners), Ok)?;
     let segment = Segment::create()?;
     segment.set_worker_count(plan.workers);
     let mut quarantine = QuarantineFile::new(&plan.directory);

@@ -12,6 +12,7 @@
 
 mod blame;
 mod lifecycle;
+mod privilege;
 mod server;
 mod sharing;
 mod worker;
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(server::DIRECTORY_VARIABLE) {
         return server::supervise(directory.into());
     }
-    let tests = [lifecycle::TESTS, sharing::TESTS, blame::TESTS].concat();
+    let tests = [lifecycle::TESTS, sharing::TESTS, blame::TESTS, privilege::TESTS].concat();
     let trials = tests.into_iter().map(|(name, test)| {
         Trial::test(name, move || {
             test();

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crosstie_process::pidfile::{self, Signal};
+use crosstie_process::privilege;
 use crosstie_process::supervisor::{self, ListenerSpec, Plan};
 use serde_json::{Value, json};
 
@@ -39,7 +40,19 @@ pub(crate) fn supervise(directory: PathBuf) -> ExitCode {
     let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
     tracing_subscriber::fmt().with_ansi(false).with_writer(Mutex::new(log)).init();
     let plan = read_plan(&directory).unwrap();
-    supervisor::run(plan, Box::new(move || read_plan(&directory)))
+    let standing = privilege::Standing::choose(&directory, &directory, user(&directory).as_deref()).unwrap();
+    let listeners = match standing {
+        privilege::Standing::Drop(user) => Some(supervisor::bind_and_drop(&plan, &user).unwrap()),
+        _ => None,
+    };
+    supervisor::run(plan, listeners, Box::new(move || read_plan(&directory)))
+}
+
+/// Whom the plan wants the server to become; whoever it is started as when it says nothing.
+fn user(directory: &Path) -> Option<String> {
+    let plan: Value =
+        serde_json::from_str(&fs::read_to_string(directory.join("plan.json")).unwrap()).unwrap();
+    Some(plan["user"].as_str().unwrap_or("root").to_owned())
 }
 
 fn read_plan(directory: &Path) -> Result<Plan, String> {
@@ -77,8 +90,17 @@ impl Server {
 
     /// Likewise, with changes to the plan and variables for the supervisor.
     pub(crate) fn start_with(workers: u16, changes: Value, variables: &[(&str, &str)]) -> Self {
+        Self::start_at(free_address(), workers, changes, variables)
+    }
+
+    /// Likewise, listening on `address`.
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        workers: u16,
+        changes: Value,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let address = free_address();
         let mut plan = json!({
             "workers": workers, "drain_ms": 30_000, "budget": 1000, "mark": "first", "address": address.to_string(),
         });
