@@ -264,6 +264,7 @@ fn report(context: &Context, environment: &Environment, ports: Ports, pid: Optio
     Ok(())
 }
 
+        cluster: Default::default(),
 fn sentences(answer: &Value, environment: &Environment, started: bool) -> Vec<String> {
     let field = |key: &str| output::field(answer, key);
     let root = environment.root().display();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::decode;
 use crate::error::OdbError;
 use crate::handle::{Odb, run};
-use crate::server::MAX_NAME_BYTES;
+use crate::member::MAX_NAME_BYTES;
 
 /// What a user may do; each role may do what the ones before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -39,6 +39,14 @@ pub enum OdbError {
         /// What is there.
         what: String,
     },
+    /// The caller leads the cluster no longer. Nothing was changed.
+    #[error("the lease {lease} with number {fencing} is no longer held; nothing was changed")]
+    Deposed {
+        /// The lease.
+        lease: String,
+        /// The number it was held with.
+        fencing: u64,
+    },
     /// A value the ODB does not take. Nothing was changed.
     #[error("{what} is not valid: {detail}")]
     Invalid {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::decode;
 use crate::error::OdbError;
 use crate::handle::{Odb, run};
-use crate::server::MAX_NAME_BYTES;
+use crate::member::MAX_NAME_BYTES;
 
 /// A lease that is held.
 #[derive(Debug, Clone, PartialEq, Eq)]

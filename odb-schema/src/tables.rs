@@ -104,6 +104,13 @@ diesel::table! {
         version -> Text,
         joined_us -> BigInt,
         seen_us -> BigInt,
+        tls -> BigInt,
+        boot -> Text,
+        state -> Text,
+        reason -> Text,
+        wanted -> Text,
+        revision -> BigInt,
+        in_flight -> BigInt,
     }
 }
 
@@ -153,6 +160,30 @@ diesel::table! {
         sealed_key -> Binary,
         certificate_pem -> Text,
         created_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    certificate (serial) {
+        serial -> Text,
+        kind -> Text,
+        name -> Text,
+        fingerprint -> Text,
+        author -> Text,
+        issued_us -> BigInt,
+        expires_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    join_token (id) {
+        id -> Text,
+        hash -> Text,
+        author -> Text,
+        created_us -> BigInt,
+        expires_us -> BigInt,
+        used_us -> Nullable<BigInt>,
+        used_by -> Text,
     }
 }
 

@@ -7,10 +7,13 @@
 pub(crate) mod account;
 pub(crate) mod attempt;
 pub(crate) mod authority;
+pub(crate) mod certificate;
 pub(crate) mod change;
 pub(crate) mod data;
 pub(crate) mod deployment;
+pub(crate) mod leader;
 pub(crate) mod lease;
+pub(crate) mod member;
+pub(crate) mod report;
 pub(crate) mod revision;
 pub(crate) mod schema;
-pub(crate) mod server;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crosstie_model::names::{Digest, Revision, UnitName};
 use crosstie_model::snapshot::ActiveUnit;
 use crosstie_model::{Definition, DefinitionBody, DefinitionId, Snapshot};
+use diesel::dsl::min;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
@@ -154,6 +155,9 @@ pub(crate) async fn state_at(connection: &mut Handle, wanted: Revision) -> Resul
     if wanted > current {
         return Err(OdbError::not_found(format!("revision {wanted}; the newest is {current}")));
     }
+    if wanted < current {
+        require_history(connection, wanted).await?;
+    }
     let mut definitions = definitions(connection).await?;
     let mut units = active_units(connection).await?;
     let mut missing = Vec::new();
@@ -192,6 +196,17 @@ pub(crate) async fn state_at(connection: &mut Handle, wanted: Revision) -> Resul
     }
     let secrets = secrets(connection, &definitions).await?;
     Ok(PastState { snapshot: Snapshot { revision: wanted, definitions, units, secrets }, missing })
+}
+
+/// Sees that every change after `wanted` is still on record.
+async fn require_history(connection: &mut Handle, wanted: Revision) -> Result<(), OdbError> {
+    let oldest: Option<i64> = audit::table.select(min(audit::revision)).first(connection).await?;
+    let oldest: u64 = decode::count("revision", oldest.unwrap_or(0))?;
+    if oldest > wanted.0.saturating_add(1) {
+        let kept = Revision(oldest.saturating_sub(1));
+        return Err(OdbError::not_found(format!("revision {wanted} any more; the oldest kept is {kept}")));
+    }
+    Ok(())
 }
 
 /// The deployment that an audit document names, or its digest when it is no longer kept.

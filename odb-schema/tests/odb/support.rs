@@ -7,7 +7,7 @@ use crosstie_model::definition::DefinitionName;
 use crosstie_model::names::{Revision, UnitName};
 use crosstie_model::unit::{Artifact, ArtifactKind, UnitManifest};
 use crosstie_model::{Definition, DefinitionId, DefinitionKind};
-use crosstie_odb::{Change, ChangeSet, Odb, OdbError, OdbOptions};
+use crosstie_odb::{Change, ChangeSet, NewMember, Odb, OdbError, OdbOptions};
 use mysql_async::prelude::Queryable;
 use serde_json::{Value, json};
 use url::Url;
@@ -171,6 +171,17 @@ pub(crate) fn basic_auth(name: &str, secret: &str, version: u32) -> Definition {
         "type": "basic_auth", "username": "crm", "password": {"ref": secret, "version": version}
     });
     Definition::from_value(id(DefinitionKind::Security, name), body).unwrap()
+}
+
+/// A server of that name on this host.
+pub(crate) fn member(name: &str) -> NewMember {
+    NewMember {
+        name: name.into(),
+        address: "127.0.0.1:17010".into(),
+        tls: true,
+        management: "127.0.0.1:17110".into(),
+        version: "1".into(),
+    }
 }
 
 pub(crate) fn unit(name: &str) -> UnitName {

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use crosstie_model::ports::ServiceDirectory;
 use crosstie_model::settings::ServerSettings;
 use crosstie_model::{Event, ServiceName};
+use crosstie_odb::MemberState;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 /// The process that management operations run in.
 pub trait Host: Send + Sync {
@@ -40,10 +42,48 @@ pub trait Host: Send + Sync {
     /// All metrics of this server in Prometheus text form (version 0.0.4).
     fn metrics(&self) -> String;
 
+    /// How this server is, as it last told the cluster; `None` before it did.
+    fn member_state(&self) -> Option<MemberState> {
+        None
+    }
+
+    /// When the certificates this server uses end.
+    fn certificates(&self) -> Vec<CertificateEnd> {
+        Vec::new()
+    }
+
     /// Counts an attempt to deploy that ended as `deployed`, `refused` or `failed`. A host without metrics
     /// counts nothing.
     fn count_deployment(&self, outcome: &'static str) {
         let _ = outcome;
+    }
+}
+
+/// When a certificate in use ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct CertificateEnd {
+    /// `server` for its own, `ca` for its authority's.
+    pub certificate: String,
+    /// When it ends (RFC 3339).
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String")]
+    pub expires: OffsetDateTime,
+    /// Whether it ends within 90 days and should be renewed.
+    pub renew: bool,
+}
+
+impl CertificateEnd {
+    /// The certificate called `certificate`, which ends at `expires`.
+    #[must_use]
+    pub fn new(certificate: &str, expires: OffsetDateTime) -> Self {
+        let renew = expires - OffsetDateTime::now_utc() < crosstie_security::authority::RENEW_BEFORE;
+        Self { certificate: certificate.to_owned(), expires, renew }
+    }
+
+    /// When it ends, in seconds since 1970.
+    #[must_use]
+    pub fn unix_seconds(&self) -> u64 {
+        u64::try_from(self.expires.unix_timestamp()).unwrap_or_default()
     }
 }
 

@@ -32,7 +32,7 @@ const AUTHORITY_LIFE: Duration = Duration::days(3650);
 /// and a forgotten environment must not live for ever.
 const COMPONENT_LIFE: Duration = Duration::days(730);
 /// A component certificate with less than this left should be renewed.
-const RENEW_BEFORE: Duration = Duration::days(90);
+pub const RENEW_BEFORE: Duration = Duration::days(90);
 /// By how much certificates are backdated.
 const CLOCK_SKEW: Duration = Duration::hours(1);
 /// Longest common name (RFC 5280, appendix A: ub-common-name).

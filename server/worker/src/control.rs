@@ -60,6 +60,8 @@ impl Control {
         let standing = Arc::clone(&self.follower.standing);
         let revised = Arc::clone(&self.duties.revised);
         let operations = self.duties.events.subscribe();
+        let ca = self.directory.join(&self.duties.settings.security.ca);
+        standing.membership.note_certificates(&self.certificate, &ca);
         let following = tokio::spawn(self.follower.run(self.serving));
         let outbox = self.outbox.clone();
         let ready = tokio::spawn(async move {
@@ -68,7 +70,8 @@ impl Control {
             }
         });
         let duties = tokio::spawn(self.duties.run());
-        let mut hearing = Hearing { reader, standing, revised, operations, certificate: self.certificate };
+        let mut hearing =
+            Hearing { reader, standing, revised, operations, certificate: self.certificate, ca };
         hearing.until_drain().await;
 
         tracing::info!(directory = %self.directory.display(), "draining");
@@ -97,6 +100,7 @@ struct Hearing {
     revised: Arc<Notify>,
     operations: watch::Receiver<Option<Operations>>,
     certificate: Arc<ReloadingCertificate>,
+    ca: PathBuf,
 }
 
 impl Hearing {
@@ -135,6 +139,7 @@ impl Hearing {
                 if let Err(error) = self.certificate.reload() {
                     tracing::error!(%error, "the new certificate cannot be used; the old one stays");
                 }
+                self.standing.membership.note_certificates(&self.certificate, &self.ca);
             }
             Event::SettingsChanged if self.operations.borrow().is_some() => {
                 // Workers read settings when they start: the supervisor accepts the new ones and rolls.
@@ -143,8 +148,10 @@ impl Hearing {
                 }
             }
             Event::QuarantineReleased { .. } => self.standing.retry(),
-            // The singleton's to act on; reports are for the operations.
-            Event::SettingsChanged | Event::Applied(_) => {}
+            // A revision that a comparison found, and no event told of, is history to write as well.
+            Event::Applied(_) => self.revised.notify_one(),
+            // The singleton's to act on.
+            Event::SettingsChanged => {}
         }
     }
 }

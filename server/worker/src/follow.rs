@@ -34,6 +34,7 @@ use tokio::time::Instant;
 use crate::closed::{closed_channels, summary};
 use crate::last_good::LastGood;
 use crate::live::{ArtifactSource, CurrentLive, Live, Loader};
+use crate::membership::Membership;
 use crate::outbox::Outbox;
 
 /// How long a snapshot that is ready here waits for workers that have not loaded it. Old and new are then
@@ -52,6 +53,8 @@ pub(crate) struct Standing {
     degraded: ArcSwapOption<String>,
     failed: ArcSwap<Vec<FailedUnit>>,
     closed: ArcSwap<Vec<ClosedChannel>>,
+    /// The server's place in the cluster.
+    pub(crate) membership: Membership,
     wake: Notify,
     announce: std::sync::atomic::AtomicBool,
     retry: std::sync::atomic::AtomicBool,
@@ -275,6 +278,7 @@ impl Follower {
                 self.waiting = None;
                 self.left_out = left_out;
                 self.refused = None;
+                self.standing.membership.note_refusal(None);
                 self.standing.failed.store(Arc::new(failed));
                 self.standing.closed.store(Arc::new(closed));
                 self.standing.revision.store(revision.0, Ordering::Release);
@@ -290,6 +294,7 @@ impl Follower {
                     "the snapshot was not built; the previous one goes on"
                 );
                 self.counts.failed.add(1);
+                self.standing.membership.note_refusal(Some(format!("revision {revision}: {reason}")));
                 self.refused = Some(Refused { revision, reason, closed });
                 self.waiting = None;
                 // The others need not wait for this one.

@@ -3,10 +3,11 @@
 use std::os::unix::process::parent_id;
 use std::sync::Arc;
 
-use crosstie_api::host::{Host, Quarantined, ServerProcesses, WorkerPhase, WorkerProcess};
+use crosstie_api::host::{CertificateEnd, Host, Quarantined, ServerProcesses, WorkerPhase, WorkerProcess};
 use crosstie_model::ports::ServiceDirectory;
 use crosstie_model::settings::ServerSettings;
 use crosstie_model::{Event, ServiceName};
+use crosstie_odb::MemberState;
 use crosstie_process::shm::{Segment, Verdict, WorkerState, WorkerView};
 use crosstie_telemetry::metrics::{Metrics, counters};
 
@@ -39,7 +40,7 @@ impl Host for WorkerHost {
     fn processes(&self) -> ServerProcesses {
         ServerProcesses {
             supervisor: parent_id(),
-            workers: self.segment.workers().into_iter().map(process).collect(),
+            workers: self.segment.workers().into_iter().map(|view| self.process(view)).collect(),
         }
     }
 
@@ -67,28 +68,38 @@ impl Host for WorkerHost {
         render(&self.metrics, &self.segment, &self.standing)
     }
 
+    fn member_state(&self) -> Option<MemberState> {
+        self.standing.membership.state()
+    }
+
+    fn certificates(&self) -> Vec<CertificateEnd> {
+        self.standing.membership.certificates().as_ref().clone()
+    }
+
     fn count_deployment(&self, outcome: &'static str) {
         self.metrics.counter(&counters::DEPLOYMENTS, &[("outcome", outcome)]).add(1);
     }
 }
 
-fn process(view: WorkerView) -> WorkerProcess {
-    WorkerProcess {
-        index: view.index,
-        pid: view.pid,
-        state: match view.state {
-            WorkerState::Vacant => WorkerPhase::Dead,
-            WorkerState::Starting => WorkerPhase::Starting,
-            WorkerState::Ready => WorkerPhase::Ready,
-            WorkerState::Draining => WorkerPhase::Draining,
-        },
-        singleton: view.singleton,
-        // Nobody is, until servers compete for the lease.
-        leader: false,
-        connections: u64::from(view.connections),
-        in_flight: u64::from(view.in_flight),
-        requests: view.requests,
-        restarts: u64::from(view.restarts),
+impl WorkerHost {
+    fn process(&self, view: WorkerView) -> WorkerProcess {
+        WorkerProcess {
+            index: view.index,
+            pid: view.pid,
+            state: match view.state {
+                WorkerState::Vacant => WorkerPhase::Dead,
+                WorkerState::Starting => WorkerPhase::Starting,
+                WorkerState::Ready => WorkerPhase::Ready,
+                WorkerState::Draining => WorkerPhase::Draining,
+            },
+            singleton: view.singleton,
+            // Only the singleton leads, and only it is asked.
+            leader: view.singleton && self.standing.membership.is_leading(),
+            connections: u64::from(view.connections),
+            in_flight: u64::from(view.in_flight),
+            requests: view.requests,
+            restarts: u64::from(view.restarts),
+        }
     }
 }
 

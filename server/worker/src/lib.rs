@@ -11,6 +11,7 @@ mod follow;
 mod host;
 mod last_good;
 mod live;
+mod membership;
 mod observe;
 mod outbox;
 mod pickup;

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crosstie_api::host::CertificateEnd;
 use crosstie_channels::ports::{EntranceObserver, ObservedEntrance, RequestObserver, RequestRecord};
 use crosstie_model::ServiceName;
 use crosstie_model::settings::ServerSettings;
 use crosstie_process::shm::Segment;
 use crosstie_security::tls;
-use crosstie_telemetry::metrics::{Gauge, ObservedProcess};
+use crosstie_telemetry::metrics::{Gauge, ObservedProcess, Sample};
 use crosstie_telemetry::traces::{AttributeValue, Endpoint, Sampler, SpanKind, SpanStatus, TraceOptions};
 use crosstie_telemetry::{
     AccessLog, AccessRecord, ChannelMetrics, Exporter, LogGuard, LoggedQuery, Metrics, SpanRecord,
@@ -163,10 +164,22 @@ impl EntranceObserver for Entrance {
     }
 }
 
+fn certificate_ends(standing: &Standing) -> Gauge {
+    let sample = |end: &CertificateEnd| Sample {
+        labels: vec![("certificate", end.certificate.clone())],
+        value: f64::from(u32::try_from(end.unix_seconds()).unwrap_or_default()),
+    };
+    Gauge {
+        name: "crosstie_certificate_expiry_seconds",
+        help: "When a certificate this server uses ends, in seconds since 1970.",
+        samples: standing.membership.certificates().iter().map(sample).collect(),
+    }
+}
+
 /// All metrics of the server as Prometheus text, from any of its workers.
 pub(crate) fn render(metrics: &Metrics, segment: &Segment, standing: &Standing) -> String {
-    let degraded = standing.degraded().is_some();
     let count = |number: u64| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
+    let (degraded, revision) = (standing.degraded().is_some(), standing.revision().0);
     let gauges = [
         Gauge::single("crosstie_connections", "Open client connections.", count(segment.total_connections())),
         Gauge::single(
@@ -174,7 +187,7 @@ pub(crate) fn render(metrics: &Metrics, segment: &Segment, standing: &Standing) 
             "Requests being worked on.",
             count(segment.total_in_flight()),
         ),
-        Gauge::single("crosstie_revision", "The configuration revision served.", count(standing.revision().0)),
+        Gauge::single("crosstie_revision", "The configuration revision served.", count(revision)),
         Gauge::single("crosstie_degraded", "1 while the ODB is away.", f64::from(u8::from(degraded))),
         Gauge::single(
             "crosstie_closed_channels",
@@ -186,6 +199,12 @@ pub(crate) fn render(metrics: &Metrics, segment: &Segment, standing: &Standing) 
             "Services and units in quarantine.",
             count(segment.quarantined().len() as u64),
         ),
+        Gauge::single(
+            "crosstie_drain_wanted",
+            "1 while the server is to be drained of requests.",
+            f64::from(u8::from(segment.is_drain_wanted())),
+        ),
+        certificate_ends(standing),
     ];
     let mut processes =
         vec![ObservedProcess { name: "supervisor".into(), pid: std::os::unix::process::parent_id() }];

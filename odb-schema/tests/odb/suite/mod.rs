@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod change;
+pub(crate) mod cluster;
 pub(crate) mod data;
 pub(crate) mod deployment;
 pub(crate) mod server;

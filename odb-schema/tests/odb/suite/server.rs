@@ -1,33 +1,17 @@
-//! Servers, reports, leases, the certificate authority and the schema.
+//! Reports, leases, the certificate authority and the schema.
 
 use std::time::Duration;
 
 use crosstie_model::names::Digest;
-use crosstie_odb::{AttemptOutcome, NewServer, ReportState, SchemaStatus};
+use crosstie_odb::{AttemptOutcome, ReportState, SchemaStatus};
 
-use crate::support::{Database, unit};
+use crate::support::{Database, member, unit};
 
-fn server(name: &str, version: &str) -> NewServer {
-    NewServer {
-        name: name.into(),
-        address: "127.0.0.1:17010".into(),
-        management: "127.0.0.1:17110".into(),
-        version: version.into(),
-    }
-}
-
-pub(crate) async fn a_server_is_known_by_what_it_said_last(database: Database) {
+pub(crate) async fn a_server_is_forgotten_with_what_it_reported(database: Database) {
     let odb = database.open();
-    odb.upsert_server(&server("server2", "1")).await.unwrap();
-    odb.upsert_server(&server("server1", "1")).await.unwrap();
-    odb.upsert_server(&server("server2", "2")).await.unwrap();
-    let rows = odb.servers().await.unwrap();
-    assert_eq!(rows.iter().map(|row| row.server.name.as_str()).collect::<Vec<_>>(), ["server1", "server2"]);
-    assert_eq!(rows[1].server, server("server2", "2"));
-    assert!(rows[1].seen_us >= rows[1].joined_us && rows[1].joined_us > 1_700_000_000_000_000);
-
     let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
     let (crm, serving) = (unit("crm"), ReportState::Serving);
+    odb.introduce_member(&member("server2"), "b").await.unwrap();
     odb.record_report("server2", &crm, &one, ReportState::Failed, "no such module").await.unwrap();
     odb.record_report("server1", &crm, &two, serving, "").await.unwrap();
     odb.record_report("server2", &crm, &two, serving, "").await.unwrap();
@@ -36,8 +20,8 @@ pub(crate) async fn a_server_is_known_by_what_it_said_last(database: Database) {
     let reports: Vec<_> = reports.iter().map(|row| (row.server.as_str(), row.digest, row.state)).collect();
     assert_eq!(reports, [("server1", two, serving), ("server2", two, serving)]);
 
-    assert!(odb.delete_server("server2").await.unwrap());
-    assert!(!odb.delete_server("server2").await.unwrap());
+    assert!(odb.delete_member("server2").await.unwrap());
+    assert!(!odb.delete_member("server2").await.unwrap());
     assert_eq!(odb.reports().await.unwrap().len(), 1);
     assert!(odb.pickup_files("server2").await.unwrap().is_empty());
 }

@@ -111,6 +111,7 @@ pub(crate) fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         endpoints::definition::ENDPOINTS,
         endpoints::configuration::ENDPOINTS,
         endpoints::account::ENDPOINTS,
+        endpoints::member::ENDPOINTS,
     ]
     .into_iter()
     .flatten()

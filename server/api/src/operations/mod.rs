@@ -17,6 +17,7 @@ mod draft;
 mod error;
 mod export;
 mod library;
+mod member;
 mod past;
 mod report;
 mod rollback;
@@ -46,8 +47,9 @@ pub use definition::{ChannelState, DefinitionView};
 pub use deploy::{CheckedArtifact, DeployOutcome, DeployRequest, DeploySource};
 pub use deployment::{AttemptView, DeploymentView, LiveOn, VersionView};
 pub use error::{OperationError, Refusal};
+pub use member::{Condition, MemberView, Removal};
 pub use service::{Invocation, ServiceChannel, ServiceView};
-pub use status::{OdbState, ServerStatus, ServerView, WorkerState};
+pub use status::{OdbState, ServerStatus, WorkerState};
 
 /// What [`Operations`] is made of.
 pub struct OperationsParts {

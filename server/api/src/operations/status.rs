@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use crosstie_model::Revision;
 use crosstie_model::event::ClosedChannel;
-use crosstie_odb::ServerRow;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{OperationError, Operations};
-use crate::clock::timestamp;
-use crate::host::{Quarantined, WorkerProcess};
+use super::Operations;
+use crate::host::{CertificateEnd, Quarantined, WorkerProcess};
 
 /// How long the ODB may take to say which revision it is at.
 const ODB_PATIENCE: Duration = Duration::from_secs(2);
@@ -42,6 +40,11 @@ pub struct ServerStatus {
     pub workers: Vec<WorkerState>,
     /// Services that are quarantined here.
     pub quarantined: Vec<Quarantined>,
+    /// How the server last told the cluster it is: a state as in the list of members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
+    /// When the certificates it uses end.
+    pub certificates: Vec<CertificateEnd>,
     /// Active channels that nobody can use here.
     pub closed_channels: Vec<ClosedChannel>,
 }
@@ -67,23 +70,6 @@ pub struct WorkerState {
     /// The revision it serves, when it said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<Revision>,
-}
-
-/// A server of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct ServerView {
-    /// Its name.
-    pub name: String,
-    /// Where service traffic goes.
-    pub address: String,
-    /// Where management calls go.
-    pub management: String,
-    /// The release it runs.
-    pub version: String,
-    /// When it was first seen (RFC 3339).
-    pub joined: String,
-    /// When it last reported (RFC 3339).
-    pub seen: String,
 }
 
 impl Operations {
@@ -114,23 +100,9 @@ impl Operations {
             odb: OdbState { kind: self.odb().kind().to_owned(), reachable: revision.is_some(), revision },
             workers: workers.collect(),
             quarantined: self.host().quarantined(),
+            member: self.host().member_state().map(|state| state.to_string()),
+            certificates: self.host().certificates(),
             closed_channels: self.serving().closed_channels(self.host()),
         }
-    }
-
-    /// The servers of the cluster, by name.
-    ///
-    /// # Errors
-    /// The ODB is away.
-    pub async fn servers(&self) -> Result<Vec<ServerView>, OperationError> {
-        let view = |row: ServerRow| ServerView {
-            name: row.server.name,
-            address: row.server.address,
-            management: row.server.management,
-            version: row.server.version,
-            joined: timestamp(row.joined_us),
-            seen: timestamp(row.seen_us),
-        };
-        Ok(self.odb().servers().await?.into_iter().map(view).collect())
     }
 }

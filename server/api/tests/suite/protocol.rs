@@ -144,7 +144,7 @@ async fn status_servers_and_metrics_are_shown() {
     world.upload("hello", unit(&[("demo.a", "")])).await;
     assert_eq!(world.get("/status").await.json["workers"][1]["revision"], 1);
     assert_eq!(world.get("/metrics").await.text, "crosstie_up 1\n");
-    assert_eq!(world.get("/servers").await.json, json!([]));
+    assert_eq!(world.get("/members").await.json, json!([]));
     assert_eq!(world.get("/revision").await.json, json!({"revision": 1}));
     let head =
         Request::head("/api/v1/status").header("authorization", basic(VIEWER)).body(Body::empty()).unwrap();

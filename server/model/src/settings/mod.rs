@@ -1,6 +1,7 @@
 //! What `server.toml` says, as plain data with documented defaults. The `config` crate reads and checks the
 //! file; each consumer takes only its own section. A setting nothing obeys is a defect: each has a test.
 
+mod cluster;
 mod http;
 mod runtime;
 mod telemetry;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use cluster::ClusterSection;
 pub use http::HttpSettings;
 pub use runtime::PythonSettings;
 pub use telemetry::{BodyFormat, LogLevel, LogSettings, TelemetrySettings};
@@ -31,6 +33,9 @@ pub struct ServerSettings {
     /// The operational database.
     #[serde(default)]
     pub odb: OdbSection,
+    /// The cluster.
+    #[serde(default)]
+    pub cluster: ClusterSection,
     /// Services in Python.
     #[serde(default)]
     pub python: PythonSettings,

@@ -73,6 +73,8 @@ pub(super) struct Header {
     pub(super) departed_requests: AtomicU64,
     /// The version that workers serve, as [`super::Barrier::mark`] writes it; 0 before the first.
     pub(super) in_force: AtomicU64,
+    /// 1 while the server is to be drained of requests.
+    pub(super) drain_wanted: AtomicU32,
 }
 
 /// One gauge: what each worker slot holds of it.

@@ -201,6 +201,18 @@ impl Segment {
         living.saturating_add(self.layout.header.departed_requests.load(Ordering::Relaxed))
     }
 
+    /// Whether the cluster wants this server drained: its workers serve what comes, and say that they are not
+    /// ready for more.
+    #[must_use]
+    pub fn is_drain_wanted(&self) -> bool {
+        self.layout.header.drain_wanted.load(Ordering::Acquire) != 0
+    }
+
+    /// Notes whether the cluster wants this server drained, for all its workers, those to come included.
+    pub fn want_drain(&self, wanted: bool) {
+        self.layout.header.drain_wanted.store(u32::from(wanted), Ordering::Release);
+    }
+
     /// The concurrency gauge of `key`, counting for the worker in slot `worker`. Find it once and keep it.
     #[must_use]
     pub fn gauge(&self, worker: u16, key: &str) -> Gauge {

@@ -1,11 +1,13 @@
 //! What the one worker of a server does that holds the singleton lock: the management API, the pickup
-//! directory, the git repositories, new certificates.
+//! directory, the git repositories, new certificates, heartbeats, and the lead of the cluster if it gets it.
 //!
 //! The lock is a POSIX record lock: the kernel frees it when its holder dies, so another worker takes over at
 //! once. A worker that drains gives it up as soon as its management calls have ended.
 
 mod certificates;
 mod history;
+mod leader;
+mod member;
 mod settings;
 
 use std::net::TcpListener;
@@ -17,13 +19,15 @@ use crosstie_api::checker::ScratchChecker;
 use crosstie_api::http::{ServeOptions, serve};
 use crosstie_api::operations::{Operations, OperationsParts};
 use crosstie_model::{Event, settings::ServerSettings};
-use crosstie_odb::{NewServer, Odb};
+use crosstie_odb::Odb;
 use crosstie_process::control::ToSupervisor;
 use crosstie_process::lock::RecordLock;
 use crosstie_security::{ClusterKey, ReloadingCertificate, tls};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use self::leader::Candidate;
+use self::member::Member;
 use self::settings::InForce;
 use crate::follow::Standing;
 use crate::host::WorkerHost;
@@ -32,9 +36,6 @@ use crate::pickup::{Memory, Pickup};
 
 /// How often a worker that is not the singleton asks for the lock.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
-
-/// How often expired run-time data is removed.
-const PURGE_EVERY: Duration = Duration::from_secs(60);
 
 /// What the duties need.
 pub(crate) struct Duties {
@@ -75,9 +76,14 @@ impl Duties {
         let operations = self.operations();
         // Nobody else holds the receiver but the control loop, which ends with the process.
         let _ = self.events.send(Some(operations.clone()));
-        self.introduce().await;
         let mut tasks = JoinSet::new();
         self.start_duties(&mut tasks, &operations);
+        let member = self.member(&operations);
+        tasks.spawn(member.clone().beat());
+        let name = &self.settings.server.name;
+        let (odb, standing) = (self.odb.clone(), Arc::clone(&self.standing));
+        let candidate = Candidate::new(name, odb, standing, &self.settings.cluster);
+        tasks.spawn(candidate.clone().run());
         self.outbox.event(Event::RevisionChanged { revision: self.standing.revision() });
         let served = self.serve_management(operations).await;
         if let Err(error) = served {
@@ -85,6 +91,7 @@ impl Duties {
             drained(&mut self.draining).await;
         }
         tasks.shutdown().await;
+        tokio::join!(candidate.resign(), member.leave());
         let _ = self.events.send(None);
         self.outbox.send(ToSupervisor::Singleton(false));
         drop(lock);
@@ -117,18 +124,10 @@ impl Duties {
         })
     }
 
-    /// Tells the cluster that this server is there.
-    async fn introduce(&self) {
-        let address = self.settings.server.https.or(self.settings.server.http);
-        let server = NewServer {
-            name: self.settings.server.name.to_string(),
-            address: address.map(|address| address.to_string()).unwrap_or_default(),
-            management: self.settings.management.address.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        if let Err(error) = self.odb.upsert_server(&server).await {
-            tracing::warn!(%error, "the server could not be registered");
-        }
+    /// This server, as the cluster knows it.
+    fn member(&self, operations: &Operations) -> Member {
+        let (segment, standing) = (Arc::clone(&self.host.segment), Arc::clone(&self.standing));
+        Member::new(&self.settings, self.odb.clone(), operations.clone(), segment, standing)
     }
 
     fn start_duties(&self, tasks: &mut JoinSet<()>, operations: &Operations) {
@@ -138,7 +137,6 @@ impl Duties {
         tasks.spawn(settings::watch(directory.clone(), in_force, operations.clone(), self.outbox.clone()));
         let reporting = operations.clone();
         tasks.spawn(async move { reporting.keep_reports().await });
-        tasks.spawn(purge(self.odb.clone()));
         let security = self.settings.security.clone();
         tasks.spawn(certificates::watch(directory.clone(), security, self.outbox.clone()));
         if self.settings.deploy.pickup {
@@ -163,18 +161,6 @@ impl Duties {
         let shutdown = async move { drained(&mut draining).await };
         serve(ServeOptions { listener, tls, operations }, shutdown).await?;
         Ok(())
-    }
-}
-
-/// Removes run-time data that has expired, now and then.
-async fn purge(odb: Odb) {
-    let mut pause = tokio::time::interval(PURGE_EVERY);
-    pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        pause.tick().await;
-        if let Err(error) = odb.purge_data().await {
-            tracing::debug!(%error, "expired data could not be removed");
-        }
     }
 }
 

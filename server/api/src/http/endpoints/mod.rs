@@ -4,5 +4,6 @@ pub(crate) mod account;
 pub(crate) mod configuration;
 pub(crate) mod definition;
 pub(crate) mod deployment;
+pub(crate) mod member;
 pub(crate) mod server;
 pub(crate) mod service;

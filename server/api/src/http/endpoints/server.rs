@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::{Caller, Role};
 use crate::http::call::{Call, Outcome, json, tagged, text};
 use crate::http::table::{Answer, Body, Endpoint, Verb, schema_of};
-use crate::operations::{ServerStatus, ServerView};
+use crate::operations::ServerStatus;
 use crate::serving::ServingState;
 
 pub(crate) const ENDPOINTS: &[Endpoint] = &[
@@ -35,17 +35,6 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
         body: Body::None,
         answer: Answer::Json(schema_of::<ServerStatus>),
         run: |call| Box::pin(status(call)),
-    },
-    Endpoint {
-        method: Verb::Get,
-        path: "/servers",
-        operation: "listServers",
-        summary: "The servers of the cluster.",
-        role: Some(Role::Viewer),
-        query: None,
-        body: Body::None,
-        answer: Answer::Json(schema_of::<Vec<ServerView>>),
-        run: |call| Box::pin(servers(call)),
     },
     Endpoint {
         method: Verb::Get,
@@ -115,10 +104,6 @@ async fn document(call: Call) -> Outcome {
 
 async fn status(call: Call) -> Outcome {
     json(StatusCode::OK, &call.operations().status().await)
-}
-
-async fn servers(call: Call) -> Outcome {
-    json(StatusCode::OK, &call.operations().servers().await?)
 }
 
 async fn metrics(call: Call) -> Outcome {

@@ -1,4 +1,4 @@
-//! The servers of the cluster, and what each made of the active deployments. Neither makes a revision.
+//! What each server made of the active deployments. It makes no revision.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,33 +8,7 @@ use crosstie_model::names::{Digest, UnitName};
 use crate::decode;
 use crate::error::OdbError;
 use crate::handle::{Odb, run};
-
-/// Longest name of a server, user or lease, in bytes.
-pub(crate) const MAX_NAME_BYTES: usize = 190;
-
-/// What a server says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewServer {
-    /// Its name, unique in the cluster.
-    pub name: String,
-    /// Where service traffic goes.
-    pub address: String,
-    /// Where management calls go.
-    pub management: String,
-    /// The release it runs.
-    pub version: String,
-}
-
-/// A server of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerRow {
-    /// What it said of itself last.
-    pub server: NewServer,
-    /// When it was first seen: µs since 1970 UTC, by the database's clock.
-    pub joined_us: i64,
-    /// When it last reported.
-    pub seen_us: i64,
-}
+use crate::member::MAX_NAME_BYTES;
 
 /// What a server made of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,31 +64,6 @@ pub struct ReportRow {
 }
 
 impl Odb {
-    /// Notes that a server is there, and when.
-    ///
-    /// # Errors
-    /// The database is away.
-    pub async fn upsert_server(&self, server: &NewServer) -> Result<(), OdbError> {
-        decode::key("the server's name", &server.name, MAX_NAME_BYTES)?;
-        run!(self, Write, server::upsert_server(server))
-    }
-
-    /// The servers of the cluster, by name.
-    ///
-    /// # Errors
-    /// The database is away.
-    pub async fn servers(&self) -> Result<Vec<ServerRow>, OdbError> {
-        run!(self, Single, server::servers())
-    }
-
-    /// Forgets a server, its reports and its pickup files; says whether it was known.
-    ///
-    /// # Errors
-    /// The database is away.
-    pub async fn delete_server(&self, name: &str) -> Result<bool, OdbError> {
-        run!(self, Write, server::delete_server(name))
-    }
-
     /// Notes what `server` made of a deployment, in place of what it said of that unit before.
     ///
     /// # Errors
@@ -128,7 +77,7 @@ impl Odb {
         message: &str,
     ) -> Result<(), OdbError> {
         decode::key("the server's name", server, MAX_NAME_BYTES)?;
-        run!(self, Write, server::record_report(server, unit, digest, state, message))
+        run!(self, Write, report::record_report(server, unit, digest, state, message))
     }
 
     /// All reports, by unit and server.
@@ -136,6 +85,6 @@ impl Odb {
     /// # Errors
     /// The database is away.
     pub async fn reports(&self) -> Result<Vec<ReportRow>, OdbError> {
-        run!(self, Single, server::reports())
+        run!(self, Single, report::reports())
     }
 }
