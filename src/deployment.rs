@@ -92,12 +92,17 @@ fn live(row: &Value) -> String {
     if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
 }
 
-/// The latest attempt that was refused, when it is newer than what runs.
+/// The latest attempt that was refused, when it is newer than what runs; of several faults the first.
 fn refusal(row: &Value) -> String {
-    row.get("refused").map_or_else(
-        || "-".to_owned(),
-        |refused| format!("{}: {}", time_field(refused, "time"), field(refused, "reason")),
-    )
+    let Some(refused) = row.get("refused") else { return "-".to_owned() };
+    let time = time_field(refused, "time");
+    match refused.get("faults").and_then(Value::as_array).map(Vec::as_slice) {
+        Some([first, rest @ ..]) if !rest.is_empty() => {
+            let (first, more, unit) = (first.as_str().unwrap_or_default(), rest.len(), field(row, "unit"));
+            format!("{time}: {first} (+{more} more: crosstie deployment show {unit})")
+        }
+        _ => format!("{time}: {}", field(refused, "reason")),
+    }
 }
 
 /// Takes a unit out of service. Its file may stay in the pickup directory: only a changed one is deployed.
@@ -106,4 +111,26 @@ pub(crate) fn undeploy(context: &Context, arguments: &UndeployArguments) -> Resu
     let answer = context.client()?.delete(&format!("/deployments/{}", segment(unit)))?;
     let answer = if answer.is_null() { json!({"unit": unit}) } else { answer };
     context.output.done(&answer as &Value, &format!("undeployed {unit}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_shows_the_first_of_several_faults() {
+        let refused = |more: Value| {
+            let mut refused = json!({"time": "2026-01-02T03:04:05Z", "reason": "one (and 2 more)"});
+            if let (Some(refused), Value::Object(more)) = (refused.as_object_mut(), more) {
+                refused.extend(more);
+            }
+            refusal(&json!({"unit": "crm", "refused": refused}))
+        };
+        assert_eq!(
+            refused(json!({"faults": ["one", "two", "three"]})),
+            "2026-01-02 03:04:05Z: one (+2 more: crosstie deployment show crm)"
+        );
+        assert_eq!(refused(json!({})), "2026-01-02 03:04:05Z: one (and 2 more)");
+        assert_eq!(refusal(&json!({"unit": "crm"})), "-");
+    }
 }

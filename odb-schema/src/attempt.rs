@@ -68,7 +68,7 @@ pub struct NewAttempt {
     pub source: String,
     /// How it ended.
     pub outcome: AttemptOutcome,
-    /// Why, in one line; empty when deployed.
+    /// Why, one fault a line; empty when deployed.
     pub reason: String,
     /// A traceback or the like; cut off at 64 KiB.
     pub detail: String,

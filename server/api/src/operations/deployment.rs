@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::deploy::DeploySource;
+use super::error::first_of;
 use super::rollback::one_by_prefix;
 use super::{OperationError, Operations};
 use crate::clock::timestamp;
@@ -93,8 +94,11 @@ pub struct AttemptView {
     pub source: String,
     /// `deployed`, `refused` or `failed`.
     pub outcome: String,
-    /// Why, in one line.
+    /// Why, in one line; of several faults the first, and how many more there are.
     pub reason: String,
+    /// Every fault, when there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
     /// A traceback or the like.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -200,7 +204,7 @@ impl Operations {
         let (outcome, reason, detail) = match done {
             Ok(()) => (AttemptOutcome::Deployed, String::new(), String::new()),
             Err(OperationError::Refused(refusal)) => {
-                (AttemptOutcome::Refused, refusal.reason.clone(), refusal.detail.clone())
+                (AttemptOutcome::Refused, refusal.lines().join("\n"), refusal.detail.clone())
             }
             Err(error) => (AttemptOutcome::Failed, error.to_string(), String::new()),
         };
@@ -307,6 +311,12 @@ fn version(row: DeploymentRow) -> VersionView {
 
 fn attempt_view(row: AttemptRow) -> AttemptView {
     let AttemptRow { id, time_us, attempt } = row;
+    // One fault a line, as it was noted.
+    let mut faults: Vec<String> = attempt.reason.lines().map(str::to_owned).collect();
+    let reason = first_of(&faults);
+    if faults.len() < 2 {
+        faults.clear();
+    }
     AttemptView {
         id,
         time: timestamp(time_us),
@@ -315,7 +325,8 @@ fn attempt_view(row: AttemptRow) -> AttemptView {
         digest: attempt.digest,
         source: attempt.source,
         outcome: attempt.outcome.to_string(),
-        reason: attempt.reason,
+        reason,
+        faults,
         detail: attempt.detail,
     }
 }

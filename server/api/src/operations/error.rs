@@ -64,7 +64,7 @@ pub enum OperationError {
 /// A refused deployment or change of definitions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refusal {
-    /// One line for a person.
+    /// One line for a person; of several faults the first, and how many more there are.
     pub reason: String,
     /// A traceback or compiler output; empty without one.
     pub detail: String,
@@ -83,7 +83,17 @@ impl Refusal {
     #[must_use]
     pub fn of_faults(faults: Vec<StateFault>) -> Self {
         let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();
-        Self { reason: texts.join("; "), detail: String::new(), faults }
+        Self { reason: first_of(&texts), detail: String::new(), faults }
+    }
+
+    /// Everything that is wrong, a line each: the faults, or the reason when there are none to list.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if self.faults.is_empty() {
+            return vec![one_line(&self.reason)];
+        }
+        self.faults.iter().map(|fault| one_line(&fault.to_string())).collect()
     }
 }
 
@@ -114,10 +124,18 @@ impl OperationError {
     }
 }
 
+/// The first of several faults, and how many more there are.
+pub(super) fn first_of(faults: &[String]) -> String {
+    match faults {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+    }
+}
+
 fn summary(faults: &[LocatedFault]) -> String {
     match faults {
         [] => "the documents are not valid".to_owned(),
-        [only] => only.to_string(),
-        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+        several => first_of(&several.iter().map(ToString::to_string).collect::<Vec<_>>()),
     }
 }

@@ -5,6 +5,7 @@ use crosstie_model::snapshot::ActiveUnit;
 use crosstie_model::unit::{Artifact, LIBRARY_UNIT};
 use crosstie_model::{Snapshot, UnitName};
 
+use super::check::{StateFault, Subject};
 use super::deploy::Checks;
 use super::draft::Draft;
 use super::{OperationError, Operations, Refusal};
@@ -77,16 +78,15 @@ pub(super) fn refuse_to_orphan(unit: &UnitName, now: &Snapshot) -> Result<(), Op
 }
 
 fn breaks(failures: Vec<(UnitName, Refusal)>) -> Refusal {
-    let reasons: Vec<_> =
-        failures.iter().map(|(unit, refusal)| format!("the unit {unit}: {}", refusal.reason)).collect();
+    let faults = failures.iter().map(|(unit, refusal)| {
+        let detail = format!("does not load with the shared library: {}", refusal.reason);
+        StateFault::new(Subject::Unit(unit.clone()), "", detail)
+    });
+    let faults = faults.collect();
     let details: Vec<_> = failures
         .iter()
         .filter(|(_, refusal)| !refusal.detail.is_empty())
         .map(|(unit, refusal)| format!("{unit}:\n{}", refusal.detail))
         .collect();
-    Refusal {
-        reason: format!("units that use the library do not load with it: {}", reasons.join("; ")),
-        detail: details.join("\n\n"),
-        faults: Vec::new(),
-    }
+    Refusal { detail: details.join("\n\n"), ..Refusal::of_faults(faults) }
 }

@@ -70,6 +70,25 @@ async fn a_file_that_fails_its_check_is_refused_and_the_list_says_why() {
 }
 
 #[tokio::test]
+async fn a_refusal_for_several_faults_lists_them_one_by_one() {
+    let world = World::new().await;
+    world.upload("hello", unit(&[("demo.hello", "/hello"), ("demo.bye", "/bye")])).await;
+    let answer = world.upload("other", unit(&[("other.hello", "/hello"), ("other.bye", "/bye")])).await;
+    assert_eq!((answer.status, answer.problem()), (422, "refused"), "{}", answer.text);
+    let refused = world.get("/deployments/other").await.json["refused"].clone();
+    let faults: Vec<_> =
+        refused["faults"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    assert!(faults.len() > 1, "{refused}");
+    assert_eq!(faults.len(), answer.json["faults"].as_array().unwrap().len());
+    assert!(
+        faults.iter().any(|fault| fault.contains("/hello"))
+            && faults.iter().any(|fault| fault.contains("/bye"))
+    );
+    let reason = format!("{} (and {} more)", faults[0], faults.len() - 1);
+    assert_eq!((refused["reason"].as_str(), answer.detail()), (Some(reason.as_str()), reason.as_str()));
+}
+
+#[tokio::test]
 async fn a_check_that_cannot_be_run_blames_nobody_and_leaks_nothing() {
     let world = World::new().await;
     let answer = world.upload("hello", "unlucky").await;
@@ -228,8 +247,11 @@ async fn a_library_change_checks_and_activates_all_its_users_or_nothing() {
 
     let answer = world.upload("lib", library("breaks one, breaks two")).await;
     assert_eq!((answer.status, answer.problem()), (422, "refused"));
-    assert!(answer.detail().contains("the unit one: cannot import"), "{}", answer.text);
-    assert!(answer.detail().contains("the unit two: cannot import"), "{}", answer.text);
+    assert!(answer.detail().contains("cannot import") && answer.detail().ends_with("(and 1 more)"));
+    for (fault, unit) in answer.json["faults"].as_array().unwrap().iter().zip(["unit one", "unit two"]) {
+        assert_eq!(fault["subject"], unit);
+        assert!(fault["detail"].as_str().unwrap().contains("cannot import"), "{}", answer.text);
+    }
     assert!(answer.json["trace"].as_str().unwrap().contains("Traceback"));
     assert_eq!(world.revision().await, revision);
 
