@@ -81,12 +81,8 @@ fn answer(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     answer
 }
 
-#[test]
-fn garbage_is_refused_and_good_requests_are_answered() {
-    let requests = crate::volume(10_000, 500);
-    let seed = 0x5eed_cafe;
-    println!("seed {seed}");
-    let eat = r#"
+/// A service that says what it takes.
+const EAT: &str = r#"
 from crosstie import Model, Service, rest
 
 class Eaten(Model):
@@ -101,12 +97,29 @@ class Eat(Service):
     def handle(self):
         self.response.payload = {"ate": True}
 "#;
+
+/// Sends the beginning of a request, and waits until the server gives up on it.
+fn never_finish(address: SocketAddr, beginning: &[u8]) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(beginning).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{text}");
+}
+
+#[test]
+fn garbage_is_refused_and_good_requests_are_answered() {
+    let requests = crate::volume(10_000, 500);
+    let seed = 0x5eed_cafe;
+    println!("seed {seed}");
     let environment = Environment::builder()
         .setting("http.header_timeout_ms", "2000")
         .setting("http.body_timeout_ms", "2000")
         .start()
         .unwrap();
-    environment.drop_file("eat.py", eat).unwrap();
+    environment.drop_file("eat.py", EAT).unwrap();
     environment.drop_file("good.py", &service("good", "fine")).unwrap();
     environment.wait_for_status("/good", 200);
     environment.wait_for_status("/eat", 405);
@@ -128,15 +141,7 @@ class Eat(Service):
             &b"GET /good HTTP/1.1\r\nHost: x\r\nX-Slow: "[..],
             b"POST /eat HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nab",
         ] {
-            scope.spawn(move || {
-                let mut stream = TcpStream::connect(address).unwrap();
-                stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-                stream.write_all(slow).unwrap();
-                let mut answer = Vec::new();
-                stream.read_to_end(&mut answer).unwrap();
-                let text = String::from_utf8_lossy(&answer);
-                assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{text}");
-            });
+            scope.spawn(move || never_finish(address, slow));
         }
         let mut chance = Chance(seed);
         for kind in 0..requests {

@@ -125,7 +125,7 @@ class Echo(Service):
         p = self.request.payload
         if isinstance(p, dict) and "file" in p:
             f = p["file"]
-            p = {**p, "file": [f.name, f.file_name, f.content_type, f.content.decode(), f.text]}
+            p = {**p, "file": [f.name, f.file_name, f.content_type, f.content.decode(), f.text], "shown": repr(f)}
         self.response.payload = {"type": type(p).__name__, "value": p, "form": len(self.request.http.form)}
 "#;
     world.deploy("echo", source).await;
@@ -137,7 +137,8 @@ class Echo(Service):
         content_type: Some("text/plain".into()),
         content: content.into(),
     };
-    let multipart = Payload::Multipart(vec![part("text", None, "hi"), part("file", Some("a.txt"), "data")]);
+    let multipart =
+        Payload::Multipart(vec![part("text", None, "hi"), part("file", Some("a'\n.txt"), "data")]);
     for (payload, expected) in [
         (Payload::Empty, json!({"type": "NoneType", "value": null, "form": 0})),
         (Payload::Json(json!([1, 2])), json!({"type": "list", "value": [1, 2], "form": 0})),
@@ -148,7 +149,9 @@ class Echo(Service):
             multipart,
             json!({
                 "type": "dict",
-                "value": {"text": "hi", "file": ["file", "a.txt", "text/plain", "data", "data"]}, "form": 2
+                "value": {"text": "hi", "file": ["file", "a'\n.txt", "text/plain", "data", "data"],
+                    "shown": "Part(name='file', file_name=\"a'\\n.txt\", content_type='text/plain', 4 bytes)"
+                }, "form": 2
             }),
         ),
     ] {

@@ -227,6 +227,22 @@ impl Part {
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.part.content).into_owned()
     }
+
+    /// What it is, not what it holds: a part is logged more often than it is meant to be.
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let quoted = |text: Option<&str>| -> PyResult<String> {
+            // As Python quotes, which lets no control character of the caller's through.
+            Ok(text.map(|text| PyString::new(py, text)).into_pyobject(py)?.repr()?.to_string())
+        };
+        let message::Part { name, file_name, content_type, content } = &self.part;
+        Ok(format!(
+            "Part(name={}, file_name={}, content_type={}, {} bytes)",
+            quoted(Some(name))?,
+            quoted(file_name.as_deref())?,
+            quoted(content_type.as_deref())?,
+            content.len()
+        ))
+    }
 }
 
 /// A dict of named values in which a repeated name is a list.
