@@ -9,6 +9,7 @@ pub mod command;
 pub mod environment;
 pub mod http;
 pub mod load;
+pub mod parts;
 pub mod ports;
 pub mod processes;
 pub mod proxy;
