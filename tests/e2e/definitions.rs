@@ -325,8 +325,12 @@ fn a_channel_whose_secret_has_no_value_here_shows_as_closed_with_each_reason() {
         environment.http().get("/one").is_ok_and(|answer| answer.status == 503)
     });
     wait_until("the roll is over", || {
-        environment.json(&["get", "channel", "one"]).is_ok_and(|shown| shown["state"] == "closed")
+        let status = environment.component().unwrap_or_default();
+        let serves = |worker: &serde_json::Value| worker["revision"] == status["revision"];
+        status["workers"].as_array().is_some_and(|workers| workers.iter().all(serves))
     });
+    let shown = environment.json(&["get", "channel", "one"]).unwrap();
+    assert_eq!(shown["state"], "closed", "{shown}");
     environment.run(&["delete", "channel", "one"]).unwrap().success().unwrap();
     environment.run(&["delete", "channel", "two"]).unwrap().success().unwrap();
     let status = environment.component().unwrap();
