@@ -13,6 +13,7 @@ const LAYERS: [&[&str]; 5] = [
     &[
         "crosstie-config",
         "crosstie-odb",
+        "crosstie-bus",
         "crosstie-parts",
         "crosstie-process",
         "crosstie-security",
@@ -33,11 +34,12 @@ const NARROWER: [(&str, &[&str]); 2] = [
 ];
 
 /// Third parties that only the named crates may import, by prefix.
-const FENCES: [(&str, &[&str]); 7] = [
+const FENCES: [(&str, &[&str]); 8] = [
     ("diesel", &["crosstie-odb"]),
     ("pyo3", &["crosstie-runtime"]),
     ("axum", &["crosstie-api"]),
     ("git2", &["crosstie-config"]),
+    ("lapin", &["crosstie-bus"]),
     ("rcgen", &["crosstie-security"]),
     ("clap", &["crosstie"]),
     ("anyhow", &["crosstie"]),

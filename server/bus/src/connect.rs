@@ -126,7 +126,7 @@ async fn log_in(
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into()),
     )
     .await
-    .map_err(|error| BusError::of_amqp(address, "login", error))?;
+    .map_err(|error| BusError::of_login(address, target.url.tls, error))?;
     let declared = |error| BusError::of_amqp(address, "declaring the queue", error);
     let channel = connection.create_channel().await.map_err(declared)?;
     let consumer = listen(&channel, target).await.map_err(declared)?;

@@ -31,12 +31,12 @@ pub enum BusError {
         /// Why.
         reason: String,
     },
-    /// The broker did not accept this server's certificate.
-    #[error("the broker at {address} refused this server's certificate: {reason}")]
+    /// The broker did not accept this server's certificate, or seems not to have.
+    #[error("the broker at {address} {reason}")]
     Refused {
         /// Where.
         address: String,
-        /// The alert it sent.
+        /// The alert it sent, if that arrived.
         reason: String,
     },
     /// It did not answer in time.
@@ -69,9 +69,7 @@ impl BusError {
     pub(crate) fn of_handshake(address: &str, error: &io::Error) -> Self {
         let address = address.to_owned();
         match alert_of(error) {
-            Some(TlsError::AlertReceived(alert)) => {
-                Self::Refused { address, reason: format!("TLS alert {alert:?}") }
-            }
+            Some(TlsError::AlertReceived(alert)) => Self::Refused { address, reason: refusal(*alert) },
             Some(TlsError::InvalidMessage(_)) => {
                 Self::Untrusted { address, reason: "it does not speak TLS there".to_owned() }
             }
@@ -80,14 +78,27 @@ impl BusError {
         }
     }
 
-    /// What went wrong in AMQP. TLS 1.3 brings a refusal of the client's certificate only here.
+    /// What went wrong in the login. TLS 1.3 brings a refusal of the client's certificate only here, and when
+    /// the broker closes its socket at once the alert may get lost.
+    pub(crate) fn of_login(address: &str, tls: bool, error: lapin::Error) -> Self {
+        if let lapin::ErrorKind::IOError(io) = error.kind() {
+            let cut =
+                [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe, io::ErrorKind::UnexpectedEof];
+            let reason = match alert_of(io) {
+                Some(TlsError::AlertReceived(alert)) => Some(refusal(*alert)),
+                None if tls && cut.contains(&io.kind()) => Some(CUT.to_owned()),
+                _ => None,
+            };
+            if let Some(reason) = reason {
+                return Self::Refused { address: address.to_owned(), reason };
+            }
+        }
+        Self::of_amqp(address, "login", error)
+    }
+
+    /// What went wrong in AMQP.
     pub(crate) fn of_amqp(address: &str, step: &'static str, error: lapin::Error) -> Self {
         let address = address.to_owned();
-        if let lapin::ErrorKind::IOError(io) = error.kind()
-            && let Some(TlsError::AlertReceived(alert)) = alert_of(io)
-        {
-            return Self::Refused { address, reason: format!("TLS alert {alert:?}") };
-        }
         let reason = match error.kind() {
             lapin::ErrorKind::ProtocolError(refusal) => refusal.get_message().to_string(),
             lapin::ErrorKind::IOError(io) => io.to_string(),
@@ -100,6 +111,13 @@ impl BusError {
     pub(crate) fn broken(address: &str, step: &'static str, reason: &str) -> Self {
         Self::Broken { address: address.to_owned(), step, reason: reason.to_owned(), source: None }
     }
+}
+
+const CUT: &str =
+    "cut the connection before the login; it may not accept this server's certificate (its log says why)";
+
+fn refusal(alert: rustls::AlertDescription) -> String {
+    format!("refused this server's certificate: TLS alert {alert:?}")
 }
 
 fn alert_of(error: &io::Error) -> Option<&TlsError> {

@@ -42,6 +42,9 @@ const DEFINITIONS: &str = "definitions.json";
 /// Written anew at every start.
 const SETTINGS: &str = "rabbitmq.conf";
 
+/// Files here are read after that one and never written, for whoever runs the broker.
+const OWN_SETTINGS: &str = "own";
+
 /// Arguments of the Erlang machine. The node has its name from here, before RabbitMQ would start `epmd` to
 /// give it one; it does not listen for others, and the port it would announce is therefore any. One
 /// scheduler thread, which does not spin. Certificate files are looked at every ten seconds.
@@ -112,6 +115,7 @@ impl RabbitMq {
         set("log.file", "false");
         set("log.console", "true");
         set("log.console.level", "info");
+        set("log.console.use_colors", "off");
         set("log.connection.level", "warning");
         text
     }
@@ -128,15 +132,14 @@ impl RabbitMq {
             .env("ERL_CRASH_DUMP_SECONDS", "0");
         let files = [
             ("RABBITMQ_CONFIG_FILE", SETTINGS),
+            ("RABBITMQ_CONFIG_FILES", OWN_SETTINGS),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", "enabled_plugins"),
             ("RABBITMQ_MNESIA_BASE", "data"),
             ("RABBITMQ_LOG_BASE", "log"),
             ("RABBITMQ_PID_FILE", "rabbitmq.pid"),
-            ("RABBITMQ_SCHEMA_DIR", "schema"),
-            ("RABBITMQ_GENERATED_CONFIG_DIR", "generated"),
             // Neither is there: those of this host's own broker are none of ours.
-            ("RABBITMQ_CONF_ENV_FILE", "own-env.conf"),
-            ("RABBITMQ_ADVANCED_CONFIG_FILE", "own.config"),
+            ("RABBITMQ_CONF_ENV_FILE", "no-env.conf"),
+            ("RABBITMQ_ADVANCED_CONFIG_FILE", "no-advanced.config"),
         ];
         for (variable, file) in files {
             command.env(variable, directory.join(file));
@@ -193,7 +196,7 @@ impl Part for RabbitMq {
         }
         directory::copy_certificates(self.process.plan())?;
         self.write(SETTINGS, &self.settings())?;
-        for name in ["data", "log"] {
+        for name in ["data", "log", OWN_SETTINGS] {
             directory::own_directory(&self.directory().join(name), self.process.plan().user.as_ref())?;
         }
         self.process.start(&self.command(program)?, START_LIMIT, |_| self.answers())
