@@ -212,10 +212,10 @@ impl Method<'_> {
 /// Says in the words of JSON Schema's draft 7 what has others since: tuples.
 fn to_draft_7(schema: &mut Value) {
     let Some(members) = schema.as_object_mut() else { return };
-    if let Some(tuple) = members.shift_remove("prefixItems") {
-        if let Some(rest) = members.insert("items".to_owned(), tuple) {
-            members.insert("additionalItems".to_owned(), rest);
-        }
+    if let Some(tuple) = members.shift_remove("prefixItems")
+        && let Some(rest) = members.insert("items".to_owned(), tuple)
+    {
+        members.insert("additionalItems".to_owned(), rest);
     }
     for (keyword, value) in members.iter_mut() {
         match (keyword.as_str(), value) {
