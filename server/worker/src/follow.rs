@@ -32,6 +32,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::closed::{closed_channels, summary};
+use crate::keep::Keeper;
 use crate::last_good::LastGood;
 use crate::live::{ArtifactSource, CurrentLive, Live, Loader};
 use crate::membership::Membership;
@@ -137,7 +138,9 @@ pub(crate) struct Follower {
     pub(crate) refused: Option<Refused>,
     /// The faults of channels and security definitions that what serves was built without.
     pub(crate) left_out: BTreeSet<String>,
-    /// The revision last kept on disk by this worker.
+    /// Keeps what is served on disk.
+    pub(crate) keeper: Keeper,
+    /// The revision last given to the keeper.
     pub(crate) kept: Option<Revision>,
 }
 
@@ -248,7 +251,7 @@ impl Follower {
         if self.standing.degraded.swap(None).is_some() {
             tracing::info!("the ODB is back");
         }
-        self.keep().await;
+        self.keep();
     }
 
     fn degrade(&self, reason: &str) {
@@ -377,41 +380,20 @@ impl Follower {
         }));
     }
 
-    /// The singleton keeps what it serves on disk, once per revision.
-    async fn keep(&mut self) {
-        let snapshot = Arc::clone(&self.current.load().snapshot);
-        if !self.own.is_singleton() || self.kept == Some(snapshot.revision) {
-            return;
-        }
-        let source = Store { odb: &self.odb, last_good: &self.last_good };
-        let mut artifacts = Vec::new();
-        for (name, active) in &snapshot.units {
-            if self.last_good.has_artifact(&active.digest) {
-                continue;
-            }
-            match source.fetch(name, active).await {
-                Ok(artifact) => artifacts.push(artifact),
-                Err(error) => {
-                    return tracing::error!(unit = %name, reason = error.message,
-                        "the last good snapshot was not kept: a deployment's code is missing");
-                }
-            }
-        }
-        let revision = snapshot.revision;
-        let last_good = self.last_good.clone();
-        let saved = tokio::task::spawn_blocking(move || last_good.save(&snapshot, &artifacts)).await;
-        match saved {
-            Ok(Ok(())) => self.kept = Some(revision),
-            Ok(Err(error)) => tracing::error!(%error, "the last good snapshot could not be kept"),
-            Err(error) => tracing::error!(%error, "keeping the last good snapshot failed"),
+    /// The singleton has what it serves kept on disk, once per revision.
+    fn keep(&mut self) {
+        let snapshot = &self.current.load().snapshot;
+        if self.own.is_singleton() && self.kept != Some(snapshot.revision) {
+            self.kept = Some(snapshot.revision);
+            self.keeper.keep(Arc::clone(snapshot));
         }
     }
 }
 
 /// Code from the disk's copy when it is there and undamaged, else from the ODB.
-struct Store<'a> {
-    odb: &'a Odb,
-    last_good: &'a LastGood,
+pub(crate) struct Store<'a> {
+    pub(crate) odb: &'a Odb,
+    pub(crate) last_good: &'a LastGood,
 }
 
 #[async_trait]

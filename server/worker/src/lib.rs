@@ -9,6 +9,7 @@ mod closed;
 mod control;
 mod follow;
 mod host;
+mod keep;
 mod last_good;
 mod live;
 mod membership;

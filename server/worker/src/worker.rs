@@ -30,6 +30,7 @@ use crate::accepted;
 use crate::control::Control;
 use crate::follow::{Follower, SnapshotCounts, Standing, no_routes};
 use crate::host::WorkerHost;
+use crate::keep::Keeper;
 use crate::last_good::LastGood;
 use crate::live::{CurrentDirectory, CurrentLive, Live, Loader};
 use crate::observe::Telemetry;
@@ -235,11 +236,13 @@ impl Parts {
         listening: oneshot::Receiver<()>,
     ) -> io::Result<JoinHandle<()>> {
         let (drain, draining) = watch::channel(false);
+        let last_good = LastGood::new(&self.directory.join("work"));
+        let keeper = Keeper::start(self.odb.clone(), last_good.clone(), self.runtime.handle());
         let follower = Follower {
             own: self.slot,
             slot: self.index,
             odb: self.odb.clone(),
-            last_good: LastGood::new(&self.directory.join("work")),
+            last_good,
             loader: {
                 let segment = Arc::clone(&self.host.segment);
                 let is_quarantined = move |unit: &UnitName| segment.is_unit_quarantined(unit);
@@ -257,6 +260,7 @@ impl Parts {
             counts: SnapshotCounts::new(&self.host.metrics),
             refused: None,
             left_out: std::collections::BTreeSet::new(),
+            keeper,
             kept: None,
         };
         let duties = Duties {
