@@ -21,6 +21,7 @@ mod garbage;
 mod hot_deploy;
 mod layering;
 mod quickstart;
+mod service_user;
 mod workers;
 
 /// How much a test does: `full` in `make soak`, `short` (about a twentieth) in `make test`.

@@ -1,5 +1,6 @@
 //! Workers die, roll and are replaced while traffic goes on.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use crosstie_test_support::processes::{Process, is_alive, send};
@@ -112,7 +113,13 @@ fn a_replaced_certificate_is_served_without_a_lost_request() {
     let authority = crosstie_security::CertificateAuthority::create("operator").unwrap();
     let issued = authority.issue_server("server1", &["localhost"], &["127.0.0.1".parse().unwrap()]).unwrap();
     let tls = environment.server().join("tls");
-    issued.save(&tls.join("server.pem"), &tls.join("server.key")).unwrap();
+    // Whoever replaces them sees to it that the server's user can read the key.
+    let (staged, owner) = (environment.root(), std::fs::metadata(&tls).unwrap());
+    issued.save(&staged.join("server.pem"), &staged.join("server.key")).unwrap();
+    for file in ["server.pem", "server.key"] {
+        std::os::unix::fs::chown(staged.join(file), Some(owner.uid()), Some(owner.gid())).unwrap();
+        std::fs::rename(staged.join(file), tls.join(file)).unwrap();
+    }
     // Both workers answer with the new one: ten connections in a row that never show the old.
     wait_until("the new certificate everywhere", || {
         (0..10).all(|_| serial().is_some_and(|serial| serial != old))
