@@ -19,6 +19,9 @@ PORT_BASE ?= 17010
 PROFILE ?= release
 
 PACKAGES := build-essential pkg-config python3-dev python3-venv curl git openssl wrk
+# What the tests start themselves, as environments with more than one server do. Nothing of it need run on
+# this host, and an environment of one server needs none of it.
+TEST_PACKAGES := postgresql mariadb-server rabbitmq-server haproxy
 # Fuzz targets of fuzz/, each run for FUZZ_SECONDS. A new target is one word here.
 FUZZ_TARGETS := path_matcher control_frames request_decoders
 FUZZ_SECONDS ?= 60
@@ -40,6 +43,34 @@ packages:
 	  DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -q -y --no-install-recommends $$missing
 	fi
 
+# Debian starts the services of these packages when it installs them, and at every boot. A policy forbids the
+# one, for as long as this installs and unless the host has a policy of its own; the other is switched off.
+.PHONY: test-packages
+test-packages: packages
+	@missing=""
+	for package in $(TEST_PACKAGES); do
+	  dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || missing+=" $$package"
+	done
+	if [ -z "$$missing" ]; then exit 0; fi
+	as_root=""
+	if [ "$$(id -u)" != 0 ]; then as_root=sudo; fi
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e "$$policy" ]; then
+	  trap '$$as_root rm -f "$$policy"' EXIT
+	  printf '#!/bin/sh\nexit 101\n' | $$as_root tee "$$policy" >/dev/null
+	  $$as_root chmod 755 "$$policy"
+	fi
+	$$as_root apt-get update -q
+	DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -q -y --no-install-recommends $$missing
+	for package in $$missing; do
+	  case "$$package" in
+	    mariadb-server) services="mariadb" ;;
+	    rabbitmq-server) services="rabbitmq-server epmd.socket" ;;
+	    *) services="$$package" ;;
+	  esac
+	  $$as_root systemctl --quiet disable $$services 2>/dev/null || true
+	done
+
 .PHONY: cargo
 cargo:
 	@if ! command -v cargo >/dev/null; then
@@ -60,7 +91,7 @@ quickstart: build
 
 # Fuzzing first: the summary lines of the tests are the last ones.
 .PHONY: test
-test: setup fuzz
+test: setup test-packages fuzz
 	cargo test --locked --workspace --no-fail-fast
 
 # Built with coverage feedback, which is for the target alone: hence the triple (fuzz/.cargo/config.toml). The
@@ -84,13 +115,13 @@ fuzz: setup
 	for pid in "$${pids[@]}"; do wait "$$pid"; done
 
 .PHONY: soak
-soak: setup
+soak: setup test-packages
 	CROSSTIE_SOAK=1 cargo test --locked --release --package crosstie --test e2e -- --nocapture --test-threads 1
 	cargo build --locked --release --package crosstie --package crosstie-bench
 	target/release/crosstie-bench run --only redeploys --redeploys 10000 --report target/soak-redeploys.md
 
 .PHONY: bench
-bench: setup
+bench: setup test-packages
 	cargo build --locked --release --package crosstie --package crosstie-bench
 	target/release/crosstie-bench run
 
