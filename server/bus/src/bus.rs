@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crosstie_model::secret::SecretValue;
+use crosstie_model::settings::BusUrl;
 use crosstie_model::{Event, Revision, UnitName};
 use rustls::ClientConfig;
 use tokio::sync::{mpsc, watch};
@@ -11,7 +12,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::address::BusUrl;
 use crate::backoff::Backoff;
 use crate::connect::{Target, connect};
 use crate::error::BusError;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crosstie_model::UnitName;
 use crosstie_model::secret::SecretValue;
+use crosstie_model::settings::BusUrl;
 use lapin::options::{
     BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
     QueueDeclareOptions,
@@ -24,7 +25,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::address::BusUrl;
 use crate::error::BusError;
 use crate::stream::{BrokerStream, Duplex, current_runtime, made_beforehand};
 

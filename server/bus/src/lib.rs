@@ -6,7 +6,6 @@
 //! lost, late or doubled costs nothing. That is why nothing here is stored, waited for or retried beyond the
 //! newest revision, and why a broker that is away, slow or full changes nothing but how fast changes arrive.
 
-mod address;
 mod backoff;
 mod bus;
 mod connect;
@@ -16,7 +15,6 @@ mod session;
 mod state;
 mod stream;
 
-pub use address::{BusUrl, BusUrlError};
 pub use bus::{Bus, BusOptions, BusSecrets, Heard};
 pub use error::BusError;
 pub use state::{BusCounts, BusState};

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crosstie_bus::{Bus, BusOptions, BusSecrets, BusState, BusUrl, Heard};
+use crosstie_bus::{Bus, BusOptions, BusSecrets, BusState, Heard};
 use crosstie_model::secret::SecretValue;
+use crosstie_model::settings::BusUrl;
 use crosstie_model::{Event, Revision};
 use crosstie_parts::{Credentials, Part, PartPlan, PartTls, RabbitMq, Reach, ServiceUser};
 use crosstie_security::CertificateAuthority;

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use crosstie_model::Fault;
+use crosstie_model::settings::BusUrl;
 use crosstie_model::settings::ClusterSection;
 use ipnet::IpNet;
 use serde_json::Value;
@@ -26,6 +27,7 @@ pub(super) fn faults(settings: &Value) -> Vec<Fault> {
     rules.limits();
     rules.odb();
     rules.cluster();
+    rules.bus();
     rules.exporter();
     rules.logged_headers();
     rules.paths();
@@ -130,6 +132,28 @@ impl<'a> Rules<'a> {
         {
             // The value itself is not repeated: it is probably the password.
             self.fault("/odb/password", "must be env:NAME or file:PATH; this file is kept in git");
+        }
+    }
+
+    fn bus(&mut self) {
+        if let Some(url) = self.text("/bus/url").filter(|url| !url.is_empty())
+            && let Err(error) = BusUrl::parse(url)
+        {
+            self.fault("/bus/url", error.to_string());
+        }
+        if let Some(password) = self.text("/bus/password")
+            && !is_reference(password)
+        {
+            self.fault("/bus/password", "must be env:NAME or file:PATH; this file is kept in git");
+        }
+        if let Some(exchange) = self.text("/bus/exchange") {
+            // Part of the names of queues, which end at 255 bytes.
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+            if exchange.is_empty() || exchange.len() > 100 || !exchange.chars().all(allowed) {
+                self.fault("/bus/exchange", "must be 1 to 100 letters, digits, `-`, `_`, `.` or `:`");
+            } else if exchange.starts_with("amq.") {
+                self.fault("/bus/exchange", "must not start with amq., which is the broker's own");
+            }
         }
     }
 
@@ -241,6 +265,23 @@ mod tests {
         assert!(found.contains("odb.password: must be env:NAME") && !found.contains("hunter2"), "{found}");
         assert!(faults("odb.url = \"postgres://u@db:5432/x\"\nodb.password = \"file:tls/odb\"").is_empty());
         assert!(faults("odb.url = \"oracle://db\"")[0].contains("sqlite:PATH"));
+    }
+
+    #[test]
+    fn the_broker_is_named_without_its_password() {
+        for (line, said) in [
+            ("url = \"amqps://u:hunter2@broker\"", "bus.url: must hold no password"),
+            ("url = \"amqp://u@broker\"", "bus.url: amqp:// is for this machine alone"),
+            ("url = \"http://u@broker\"", "bus.url: must be amqps://"),
+            ("password = \"hunter2\"", "bus.password: must be env:NAME"),
+            ("exchange = \"amq.fanout\"", "bus.exchange: must not start with amq."),
+            ("exchange = \"a b\"", "bus.exchange: must be 1 to 100"),
+        ] {
+            let found = faults(&format!("bus.{line}")).join("\n");
+            assert!(found.contains(said) && !found.contains("hunter2"), "{found}");
+        }
+        assert!(faults("bus.url = \"amqps://u@broker/x\"\nbus.password = \"file:tls/bus\"").is_empty());
+        assert!(faults("bus.url = \"\"").is_empty());
     }
 
     #[test]

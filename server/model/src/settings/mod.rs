@@ -1,6 +1,7 @@
 //! What `server.toml` says, as plain data with documented defaults. The `config` crate reads and checks the
 //! file; each consumer takes only its own section. A setting nothing obeys is a defect: each has a test.
 
+mod bus;
 mod cluster;
 mod http;
 mod runtime;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use bus::{BusSection, BusUrl, BusUrlError};
 pub use cluster::ClusterSection;
 pub use http::HttpSettings;
 pub use runtime::PythonSettings;
@@ -36,6 +38,9 @@ pub struct ServerSettings {
     /// The cluster.
     #[serde(default)]
     pub cluster: ClusterSection,
+    /// How servers tell each other of changes.
+    #[serde(default)]
+    pub bus: BusSection,
     /// Services in Python.
     #[serde(default)]
     pub python: PythonSettings,

@@ -1,10 +1,32 @@
-//! Where the broker is: `amqps://USER@HOST[:PORT][/VHOST]`.
+//! `[bus]`: how servers tell each other of changes.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use percent_encoding::percent_decode_str;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use url::{Host, Url};
+
+/// `[bus]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BusSection {
+    /// The RabbitMQ broker over which servers tell each other of changes: `amqps://USER@HOST[:PORT][/VHOST]`,
+    /// or `amqp://` for one on this machine. Empty: no broker; changes of other servers are then found by
+    /// comparing, every two seconds. Certificates are those of `[security]`.
+    pub url: String,
+    /// `env:NAME` or `file:PATH` of the password of the user in `url`.
+    pub password: Option<String>,
+    /// The exchange that all servers of the cluster share.
+    pub exchange: String,
+}
+
+impl Default for BusSection {
+    fn default() -> Self {
+        Self { url: String::new(), password: None, exchange: "crosstie".into() }
+    }
+}
 
 /// The port of AMQP over TLS (IANA `amqps`).
 const TLS_PORT: u16 = 5671;
@@ -17,15 +39,15 @@ const DEFAULT_VHOST: &str = "/";
 #[derive(Clone, PartialEq, Eq)]
 pub struct BusUrl {
     /// Whether the connection is TLS.
-    pub(crate) tls: bool,
+    pub tls: bool,
     /// Host name or address, without brackets.
-    pub(crate) host: String,
+    pub host: String,
     /// The port.
-    pub(crate) port: u16,
+    pub port: u16,
     /// Who logs in.
-    pub(crate) user: String,
+    pub user: String,
     /// The virtual host.
-    pub(crate) vhost: String,
+    pub vhost: String,
 }
 
 /// Why a text is no address of a broker. None repeats the text: it may hold a password.
