@@ -5,15 +5,14 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use crosstie_model::settings::ServerSettings;
-use crosstie_odb::{Odb, OdbOptions};
-use crosstie_security::{CertificateAuthority, ClusterKey, SecretResolver, authority};
+use crosstie_security::{CertificateAuthority, ClusterKey, authority};
 
 use crate::command::say;
 use crate::environment::{Environment, ServerDirectory};
+use crate::odb;
 
 /// The first administrator; the command line's certificate speaks for them.
 pub(crate) const ADMINISTRATOR: &str = "admin";
@@ -68,13 +67,10 @@ fn ends_soon(path: &Path) -> bool {
 }
 
 fn open_authority(server: &ServerDirectory, settings: &ServerSettings) -> Result<CertificateAuthority> {
-    let key = Arc::new(ClusterKey::load(&server.path().join(&settings.security.cluster_key))?);
-    let resolver = SecretResolver::new(Arc::clone(&key), server.path().to_owned());
-    let password =
-        settings.odb.password.as_deref().map(|given| resolver.resolve_setting(given)).transpose()?;
-    let options = OdbOptions::from_settings(settings, server.path(), password);
+    let key = ClusterKey::load(&server.path().join(&settings.security.cluster_key))?;
+    let odb = odb::connect(server, settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let row = runtime.block_on(async { Odb::connect(&options)?.ca().await })?;
-    let row = row.context("the operational database holds no certificate authority")?;
+    let row =
+        runtime.block_on(odb.ca())?.context("the operational database holds no certificate authority")?;
     Ok(CertificateAuthority::open_sealed(&row.certificate_pem, &row.sealed_key, &key)?)
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-use crate::environment::{Environment, reachable};
+use crate::environment::{Environment, ServerDirectory, reachable};
 use crate::faults::Faults;
 use crate::service_user;
 
@@ -46,12 +46,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client of the first server of `environment`: every server's management API speaks for all.
+    /// A client of `server`.
     ///
     /// # Errors
     /// The environment lacks a client certificate or a management address.
-    pub(crate) fn of(environment: &Environment) -> Result<Self> {
-        let server = environment.servers()?.into_iter().next().context("the environment has no server")?;
+    pub(crate) fn of(environment: &Environment, server: &ServerDirectory) -> Result<Self> {
         let address = server.addresses()?.management.with_context(|| {
             format!("[management] address is missing in {}", server.settings_file().display())
         })?;

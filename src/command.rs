@@ -6,23 +6,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::client::Client;
-use crate::environment::Environment;
+use crate::environment::{Environment, ServerDirectory};
 use crate::faults::Faults;
 use crate::output::{Format, Output};
 use crate::{
-    completion, config, definitions, deploy, deployment, identity, internal, logs, process, quickstart,
-    service, status, venv,
+    completion, config, definitions, deploy, deployment, identity, internal, lifecycle, logs, odb,
+    quickstart, service, status, venv,
 };
 
 /// Exit code of a command line that makes no sense, as everywhere on UNIX.
 const BAD_USAGE: u8 = 2;
-
-/// Options of `quickstart` that belong to clusters. Refusing them by name tells more than "unexpected".
-const CLUSTER_OPTIONS: [&str; 4] = ["--cluster", "--servers", "--odb", "--broker"];
 
 /// Deploys, configures and watches integration services.
 #[derive(Parser)]
@@ -40,6 +36,9 @@ struct GlobalOptions {
     /// The environment's directory; otherwise the current directory is tried
     #[arg(long, global = true, env = "CROSSTIE_DIR", value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// The server that is meant; otherwise the only one, or for what every server can do the first that runs
+    #[arg(long, global = true, value_name = "NAME")]
+    server: Option<String>,
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     output: Format,
@@ -49,10 +48,10 @@ struct GlobalOptions {
 enum Command {
     /// Create an environment and start it
     Quickstart(quickstart::Arguments),
-    /// Start an environment, or one server of it
-    Start(process::StartArguments),
-    /// Stop an environment, or one server of it, letting requests in flight finish
-    Stop(process::StopArguments),
+    /// Start an environment, or one component of it
+    Start(lifecycle::StartArguments),
+    /// Stop an environment, or one component of it, letting requests in flight finish
+    Stop(lifecycle::StopArguments),
     /// Show what runs
     Status(status::Arguments),
     /// Deploy Python files and packages
@@ -76,6 +75,9 @@ enum Command {
     /// The history of a server's configuration files
     #[command(subcommand)]
     Config(config::Command),
+    /// The operational database: where it is, which schema it has, and the upgrade
+    #[command(subcommand)]
+    Odb(odb::Command),
     /// People who may use the management API
     #[command(subcommand)]
     User(identity::UserCommand),
@@ -103,6 +105,7 @@ enum Command {
 /// What a subcommand needs besides its own arguments.
 pub(crate) struct Context {
     directory: Option<PathBuf>,
+    server: Option<String>,
     /// Where results go.
     pub(crate) output: Output,
 }
@@ -118,9 +121,20 @@ impl Context {
         self.directory.as_ref()
     }
 
-    /// A client of the environment's management API.
+    /// The server named by `--server`, or the only one.
+    pub(crate) fn server(&self) -> Result<ServerDirectory> {
+        self.environment()?.one_server(self.server.as_deref())
+    }
+
+    /// A client of the management API: of the server named by `--server`, or of one that runs, as each of them
+    /// speaks for all.
     pub(crate) fn client(&self) -> Result<Client> {
-        Client::of(&self.environment()?)
+        let environment = self.environment()?;
+        let server = match &self.server {
+            Some(name) => environment.one_server(Some(name))?,
+            None => environment.any_server()?,
+        };
+        Client::of(&environment, &server)
     }
 }
 
@@ -130,23 +144,10 @@ impl Context {
 /// The exit code, when there is nothing to run: help was asked for and printed, or the usage is wrong.
 pub(crate) fn parse() -> Result<CommandLine, ExitCode> {
     CommandLine::try_parse().map_err(|error| {
-        if let Some(option) = cluster_option(&error) {
-            let text = format!("{option} needs a cluster, and this version makes single servers only");
-            complain(&format!("{text}: leave it out"));
-            return ExitCode::from(BAD_USAGE);
-        }
         // Standard output may be closed already, which is nothing to complain about.
         let _ = error.print();
         ExitCode::from(if error.use_stderr() { BAD_USAGE } else { 0 })
     })
-}
-
-fn cluster_option(error: &clap::Error) -> Option<&'static str> {
-    if error.kind() != ErrorKind::UnknownArgument {
-        return None;
-    }
-    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return None };
-    CLUSTER_OPTIONS.into_iter().find(|option| given == option)
 }
 
 /// The definition of the command line, for completion scripts.
@@ -157,13 +158,14 @@ pub(crate) fn definition() -> clap::Command {
 impl CommandLine {
     /// Runs the subcommand and gives the process's exit code.
     pub(crate) fn run(self) -> ExitCode {
-        let context = Context { directory: self.options.dir, output: Output::new(self.options.output) };
+        let GlobalOptions { dir, server, output } = self.options;
+        let context = Context { directory: dir, server, output: Output::new(output) };
         let outcome = match self.command {
             Command::Worker => return internal::worker(),
             Command::CheckUnit => return internal::check_unit(),
             Command::Server(command) => return internal::server(&command),
             Command::Start(arguments) if arguments.foreground => {
-                return process::start_foreground(&context, &arguments).unwrap_or_else(|e| failed(&e));
+                return lifecycle::start_foreground(&context, &arguments).unwrap_or_else(|e| failed(&e));
             }
             command => command.dispatch(&context),
         };
@@ -178,8 +180,8 @@ impl Command {
     fn dispatch(self, context: &Context) -> Result<()> {
         match self {
             Self::Quickstart(arguments) => quickstart::run(context, &arguments),
-            Self::Start(arguments) => process::start(context, &arguments),
-            Self::Stop(arguments) => process::stop(context, &arguments),
+            Self::Start(arguments) => lifecycle::start(context, &arguments),
+            Self::Stop(arguments) => lifecycle::stop(context, &arguments),
             Self::Status(arguments) => status::run(context, &arguments),
             Self::Deploy(arguments) => deploy::run(context, &arguments),
             Self::Undeploy(arguments) => deployment::undeploy(context, &arguments),
@@ -190,6 +192,7 @@ impl Command {
             Self::Export(arguments) => definitions::export(context, &arguments),
             Self::Delete(arguments) => definitions::delete(context, &arguments),
             Self::Config(command) => config::run(context, &command),
+            Self::Odb(command) => odb::run(context, &command),
             Self::User(command) => identity::user(context, &command),
             Self::Token(command) => identity::token(context, &command),
             Self::Logs(arguments) => logs::run(context, &arguments),
@@ -234,16 +237,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         definition().debug_assert();
-    }
-
-    #[test]
-    fn options_of_clusters_are_refused_by_name() {
-        for option in CLUSTER_OPTIONS {
-            let error = CommandLine::try_parse_from(["crosstie", "quickstart", "x", option]).err().unwrap();
-            assert_eq!(cluster_option(&error), Some(option));
-        }
-        let error = CommandLine::try_parse_from(["crosstie", "quickstart", "x", "--other"]).err().unwrap();
-        assert_eq!(cluster_option(&error), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use crosstie_process::pidfile;
 
 /// A directory that `quickstart` made.
 #[derive(Debug, Clone)]
@@ -69,6 +70,14 @@ impl Environment {
         Ok(servers)
     }
 
+    /// A server that runs; the first one when none does.
+    pub(crate) fn any_server(&self) -> Result<ServerDirectory> {
+        let servers = self.servers()?;
+        let running = |server: &&ServerDirectory| pidfile::running_supervisor(server.path()).is_some();
+        let chosen = servers.iter().find(running).or(servers.first());
+        chosen.cloned().context("the environment has no server")
+    }
+
     /// The server called `name`, or the only one when no name is given.
     pub(crate) fn one_server(&self, name: Option<&str>) -> Result<ServerDirectory> {
         let mut servers = self.servers()?;
@@ -85,30 +94,6 @@ impl Environment {
             (None, Some(only)) if servers.is_empty() => Ok(only),
             (None, _) => bail!("there are several servers: name one of {known} with --server"),
         }
-    }
-}
-
-/// What a path on the command line stands for: a whole environment or one server of it.
-#[derive(Debug)]
-pub(crate) struct Target {
-    /// The environment.
-    pub(crate) environment: Environment,
-    /// The servers that are meant.
-    pub(crate) servers: Vec<ServerDirectory>,
-}
-
-impl Target {
-    /// Reads `DIR` as an environment, or `DIR/server1` as one server.
-    pub(crate) fn of(directory: Option<&Path>) -> Result<Self> {
-        let given = directory.unwrap_or(Path::new("."));
-        let path = fs::canonicalize(given).with_context(|| format!("there is no {}", given.display()))?;
-        let server = ServerDirectory { path: path.clone() };
-        if let (true, Some(parent)) = (server.exists(), path.parent()) {
-            return Ok(Self { environment: Environment::find(Some(parent))?, servers: vec![server] });
-        }
-        let environment = Environment::find(Some(given))?;
-        let servers = environment.servers()?;
-        Ok(Self { environment, servers })
     }
 }
 
@@ -254,20 +239,5 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let error = Environment::find(Some(directory.path())).unwrap_err().to_string();
         assert!(error.contains("quickstart"), "{error}");
-    }
-
-    #[test]
-    fn a_path_may_name_one_server() {
-        let directory = tempfile::tempdir().unwrap();
-        for name in ["server1", "server2"] {
-            let server = Environment::new(directory.path().to_owned()).server(name);
-            fs::create_dir_all(server.config()).unwrap();
-            fs::write(server.settings_file(), "").unwrap();
-        }
-        assert_eq!(Target::of(Some(directory.path())).unwrap().servers.len(), 2);
-        let target = Target::of(Some(&directory.path().join("server2"))).unwrap();
-        assert_eq!(target.servers[0].name(), "server2");
-        assert!(target.environment.one_server(None).is_err());
-        assert_eq!(target.environment.one_server(Some("server1")).unwrap().name(), "server1");
     }
 }

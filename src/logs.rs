@@ -38,9 +38,6 @@ pub(crate) struct Arguments {
     /// Only records of the message with this correlation id
     #[arg(long, value_name = "CID")]
     cid: Option<String>,
-    /// The server; not needed when there is one
-    #[arg(long, value_name = "NAME")]
-    server: Option<String>,
 }
 
 fn level(text: &str) -> Result<crosstie_model::settings::LogLevel, String> {
@@ -58,7 +55,7 @@ enum Style {
 
 /// Prints the end of a log, and goes on with `--follow`.
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
-    let server = context.environment()?.one_server(arguments.server.as_deref())?;
+    let server = context.server()?;
     let name = if arguments.access { ACCESS_LOG } else { SERVER_LOG };
     let path = server.logs().join(name);
     let filter =

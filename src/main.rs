@@ -5,10 +5,12 @@
 //! do nothing the API cannot.
 
 mod archive;
+mod balancer;
 mod certificates;
 mod client;
 mod command;
 mod completion;
+mod component;
 mod config;
 mod definitions;
 mod deploy;
@@ -17,8 +19,11 @@ mod environment;
 mod faults;
 mod identity;
 mod internal;
+mod lifecycle;
 mod logs;
+mod odb;
 mod output;
+mod parts;
 mod process;
 mod quickstart;
 mod service;

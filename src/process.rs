@@ -1,24 +1,22 @@
-//! `crosstie start` and `stop`: servers as processes. A server is started detached, in a session of its
+//! Servers as processes, for `crosstie start` and `stop`. A server is started detached, in a session of its
 //! own, and counts as started when it answers; it is stopped by a signal to its supervisor, which lets
 //! requests in flight finish.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
 use crosstie_model::settings::ServerSettings;
 use crosstie_process::pidfile;
-use serde_json::json;
 
 use crate::certificates;
 use crate::client::Client;
-use crate::command::{Context, say};
-use crate::environment::{Environment, ServerDirectory, Target, reachable};
+use crate::command::say;
+use crate::environment::{Environment, ServerDirectory, reachable};
 use crate::faults::Faults;
 use crate::output::shows_progress;
 use crate::service_user;
@@ -38,74 +36,21 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// How much of what a failed server said is searched for its last words, in bytes.
 const LAST_WORDS: u64 = 16 * 1024;
 
-#[derive(Args)]
-pub(crate) struct StartArguments {
-    /// The environment, or one server of it (DIR/server1)
-    directory: Option<PathBuf>,
-    /// Stay in the foreground and log to the terminal; for one server
-    #[arg(long)]
-    pub(crate) foreground: bool,
-}
-
-#[derive(Args)]
-pub(crate) struct StopArguments {
-    /// The environment, or one server of it (DIR/server1)
-    directory: Option<PathBuf>,
-}
-
-/// Starts every server that does not run and waits until each answers.
-pub(crate) fn start(context: &Context, arguments: &StartArguments) -> Result<()> {
-    let target = target(context, arguments.directory.as_ref())?;
-    let mut report = Vec::new();
-    for server in &target.servers {
-        let (word, pid) = match pidfile::running_supervisor(server.path()) {
-            Some(pid) => ("already runs", pid),
-            None => ("runs", launch(&target.environment, server)?),
-        };
-        if context.output.is_for_people() {
-            crate::output::line(&format!("{} {word} (pid {pid})", server.name()))?;
-        }
-        report.push(json!({"name": server.name(), "pid": pid}));
-    }
-    if context.output.is_for_people() { Ok(()) } else { context.output.value(&report.into()) }
-}
-
 /// Runs one server in this process.
-pub(crate) fn start_foreground(context: &Context, arguments: &StartArguments) -> Result<ExitCode> {
-    let target = target(context, arguments.directory.as_ref())?;
-    let [server] = target.servers.as_slice() else {
-        bail!("--foreground runs one server: name it, as in `crosstie start DIR/server1 --foreground`");
-    };
+pub(crate) fn run_here(environment: &Environment, server: &ServerDirectory) -> Result<ExitCode> {
     if let Some(pid) = pidfile::running_supervisor(server.path()) {
         bail!("{} runs already (pid {pid}): `crosstie stop` stops it", server.name());
     }
-    prepare(&target.environment, server)?;
+    prepare(environment, server)?;
     Ok(crosstie_worker::run_server(server.path(), true))
 }
 
-/// Stops every server and waits until each is gone.
-pub(crate) fn stop(context: &Context, arguments: &StopArguments) -> Result<()> {
-    let target = target(context, arguments.directory.as_ref())?;
-    let mut report = Vec::new();
-    for server in &target.servers {
-        let pid = pidfile::running_supervisor(server.path());
-        if let Some(pid) = pid {
-            end(server, pid)?;
-        }
-        if context.output.is_for_people() {
-            let word = if pid.is_some() { "stopped" } else { "does not run" };
-            crate::output::line(&format!("{} {word}", server.name()))?;
-        }
-        report.push(json!({"name": server.name(), "stopped": pid.is_some()}));
-    }
-    if context.output.is_for_people() { Ok(()) } else { context.output.value(&report.into()) }
-}
-
-fn target(context: &Context, directory: Option<&PathBuf>) -> Result<Target> {
-    Target::of(directory.or(context.directory()).map(PathBuf::as_path))
-}
-
-fn end(server: &ServerDirectory, pid: u32) -> Result<()> {
+/// Stops `server` and waits until it is gone; says whether it ran.
+///
+/// # Errors
+/// It does not stop in its drain time.
+pub(crate) fn end(server: &ServerDirectory) -> Result<bool> {
+    let Some(pid) = pidfile::running_supervisor(server.path()) else { return Ok(false) };
     // A file that was broken meanwhile must not keep anybody from stopping the server.
     let drain = crosstie_config::settings::load(server.path()).map_or(30, |settings| settings.server.drain_s);
     if shows_progress() {
@@ -116,7 +61,7 @@ fn end(server: &ServerDirectory, pid: u32) -> Result<()> {
     if !pidfile::wait_gone(pid, Duration::from_secs(drain) + STOP_MARGIN)? {
         bail!("{} (pid {pid}) does not stop: its log says why, and `kill -9 {pid}` ends it", server.name());
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Whether `address` can be listened on, now or soon: sockets of a server that was just killed go away a moment

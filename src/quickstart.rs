@@ -1,8 +1,12 @@
-//! `crosstie quickstart`: makes a complete environment of one server and starts it.
+//! `crosstie quickstart`: makes a complete environment and starts it: one server that needs nothing but the
+//! binary, or with `--cluster` several with everything around them.
 //!
 //! Everything is made in place and in one order; what was made is removed again when a step fails, so that
 //! the same command can simply be repeated. The listeners are on loopback, which is why this environment may
 //! open channels without credentials.
+
+mod cluster;
+mod report;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -17,16 +21,17 @@ use crosstie_model::settings::{
     HttpSettings, ManagementSection, OdbSection, SecuritySection, ServerSection, ServerSettings,
 };
 use crosstie_odb::{Odb, OdbOptions, Role, User};
+use crosstie_security::private_file::write_public;
 use crosstie_security::{
     CertificateAuthority, ClusterKey, create_private_directory, password, write_private,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::certificates::{self, ADMINISTRATOR};
 use crate::command::{Context, say};
 use crate::environment::{Environment, ServerDirectory};
-use crate::output::{self, line};
-use crate::{process, service_user, venv};
+use crate::output;
+use crate::{lifecycle, service_user, venv};
 
 /// The one server's name.
 const SERVER: &str = "server1";
@@ -41,7 +46,23 @@ const MANAGEMENT_OFFSET: u16 = 100;
 pub(crate) struct Arguments {
     /// The directory to create
     directory: PathBuf,
-    /// First port: service traffic P (HTTP) and P+50 (HTTPS), management P+100
+    /// Several servers behind a load balancer, with PostgreSQL and RabbitMQ of this host's packages
+    #[arg(long)]
+    cluster: bool,
+    /// How many servers the cluster has
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "cluster",
+          value_parser = clap::value_parser!(u16).range(1..=50))]
+    servers: u16,
+    /// The cluster's database, which somebody else runs: postgres://USER@HOST/DATABASE or mysql://…; its
+    /// password in CROSSTIE_ODB_PASSWORD
+    #[arg(long, value_name = "URL", requires = "cluster")]
+    odb: Option<String>,
+    /// The cluster's RabbitMQ, which somebody else runs: amqps://USER@HOST/VHOST; its password in
+    /// CROSSTIE_BROKER_PASSWORD
+    #[arg(long, value_name = "URL", requires = "cluster")]
+    broker: Option<String>,
+    /// First port: service traffic P (HTTP) and P+50 (HTTPS), management P+100; of a cluster's servers P and
+    /// P+100 onwards (HTTPS), its load balancer P+200 (HTTP) and P+250 (HTTPS)
     #[arg(long, value_name = "P", default_value_t = 17010,
           value_parser = clap::value_parser!(u16).range(1..=65_435))]
     port_base: u16,
@@ -61,22 +82,47 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     if user.is_none() {
         service_user::ensure_default(&root);
     }
-    let made = ports.check().and_then(|()| make(&root, ports, user));
+    let plan = arguments.cluster.then(|| cluster::Plan::new(arguments));
+    let addresses =
+        plan.as_ref().map_or_else(|| ports.of_one_server().to_vec(), |plan| plan.addresses(ports));
+    let made = ports.check(&addresses).and_then(|()| match &plan {
+        Some(plan) => cluster::make(&root, ports, plan),
+        None => make(&root, ports, user),
+    });
     let environment = made.inspect_err(|_| remove(&root))?;
-    let server = environment.server(SERVER);
-    let pid = if arguments.no_start { None } else { Some(process::launch(&environment, &server)?) };
-    report(context, &environment, ports, pid)
+    if !arguments.no_start {
+        lifecycle::start_all(&environment)?;
+    } else if plan.is_some() {
+        // Its database had to run while it was filled.
+        lifecycle::stop_all(&environment)?;
+    }
+    report::print(context, &environment, ports, plan.as_ref(), !arguments.no_start)
 }
 
 /// The addresses of an environment by its base port.
 #[derive(Debug, Clone, Copy)]
-struct Ports {
+pub(crate) struct Ports {
     base: u16,
 }
 
 impl Ports {
-    fn address(self, offset: u16) -> SocketAddr {
+    /// The address that many ports above the base.
+    pub(crate) fn address(self, offset: u16) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.base.saturating_add(offset)).into()
+    }
+
+    /// Where the server at `index` of a cluster takes the load balancer's traffic.
+    pub(crate) fn service(self, index: u16) -> SocketAddr {
+        self.address(index)
+    }
+
+    /// Where the server at `index` of a cluster answers the management API.
+    pub(crate) fn management_of(self, index: u16) -> SocketAddr {
+        self.address(MANAGEMENT_OFFSET.saturating_add(index))
+    }
+
+    fn of_one_server(self) -> [SocketAddr; 3] {
+        [self.http(), self.https(), self.management()]
     }
 
     fn http(self) -> SocketAddr {
@@ -92,8 +138,8 @@ impl Ports {
     }
 
     /// Refuses ports that somebody listens on, all of them in one message.
-    fn check(self) -> Result<()> {
-        let busy: Vec<_> = [self.http(), self.https(), self.management()]
+    fn check(self, addresses: &[SocketAddr]) -> Result<()> {
+        let busy: Vec<_> = addresses
             .iter()
             .filter(|address| TcpListener::bind(address).is_err())
             .map(|address| address.port().to_string())
@@ -141,14 +187,15 @@ fn make(root: &Path, ports: Ports, user: Option<&str>) -> Result<Environment> {
     let server = environment.server(SERVER);
     make_directories(&environment, &server)?;
     step("certificates and keys");
-    let secrets = make_secrets(&environment, &server)?;
+    let secrets = make_secrets(&environment)?;
+    give_secrets(&secrets, &server)?;
     step("configuration");
     let mut settings = settings_of(ports)?;
     settings.server.user = user.map(str::to_owned);
     let text = settings::template(&settings);
     fs::write(server.settings_file(), text).context("cannot write server.toml")?;
     step("operational database");
-    make_odb(&server, &settings, &secrets)?;
+    make_odb(&server, &settings, None, &secrets)?;
     step("virtual environment for Python");
     venv::create(&server)?;
     service_user::settle(&environment, &server, user)?;
@@ -186,25 +233,26 @@ struct Secrets {
     password: SecretValue,
 }
 
-/// Writes certificates and keys where each component looks for its own. The CA's key is not among them: it
-/// lies sealed in the operational database.
-fn make_secrets(environment: &Environment, server: &ServerDirectory) -> Result<Secrets> {
+/// Makes the environment's authority and keys, and the command line's certificate. The CA's key is in no file:
+/// it lies sealed in the operational database.
+fn make_secrets(environment: &Environment) -> Result<Secrets> {
     let authority = CertificateAuthority::create("quickstart")?;
     let cluster_key = ClusterKey::generate()?;
-    let tls = server.tls();
-    cluster_key.save(&tls.join("cluster.key"))?;
-    certificates::issue_server(&authority, server)?;
     certificates::issue_client(&authority, environment)?;
     let client = environment.client();
-    for directory in [environment.ca(), tls, client.clone()] {
-        crosstie_security::private_file::write_public(
-            &directory.join("ca.pem"),
-            authority.certificate_pem().as_bytes(),
-        )?;
+    for directory in [environment.ca(), client.clone()] {
+        write_public(&directory.join("ca.pem"), authority.certificate_pem().as_bytes())?;
     }
     let password = password::generate()?;
     write_private(&client.join("admin-password"), password.expose())?;
     Ok(Secrets { authority, cluster_key, password })
+}
+
+/// Writes what a server needs of them into its directory.
+fn give_secrets(secrets: &Secrets, server: &ServerDirectory) -> Result<()> {
+    secrets.cluster_key.save(&server.tls().join("cluster.key"))?;
+    certificates::issue_server(&secrets.authority, server)?;
+    Ok(write_public(&server.tls().join("ca.pem"), secrets.authority.certificate_pem().as_bytes())?)
 }
 
 fn settings_of(ports: Ports) -> Result<ServerSettings> {
@@ -217,6 +265,8 @@ fn settings_of(ports: Ports) -> Result<ServerSettings> {
         management: ManagementSection { address: ports.management() },
         http: HttpSettings::default(),
         odb: OdbSection::default(),
+        cluster: Default::default(),
+        bus: Default::default(),
         python: Default::default(),
         deploy: Default::default(),
         log: Default::default(),
@@ -226,8 +276,13 @@ fn settings_of(ports: Ports) -> Result<ServerSettings> {
 }
 
 /// Creates the database with its schema, the authority's sealed key and the administrator.
-fn make_odb(server: &ServerDirectory, settings: &ServerSettings, secrets: &Secrets) -> Result<()> {
-    let options = OdbOptions::from_settings(settings, server.path(), None);
+fn make_odb(
+    server: &ServerDirectory,
+    settings: &ServerSettings,
+    odb_password: Option<SecretValue>,
+    secrets: &Secrets,
+) -> Result<()> {
+    let options = OdbOptions::from_settings(settings, server.path(), odb_password);
     let sealed = secrets.authority.seal_key(&secrets.cluster_key)?;
     let hash = password::hash(&secrets.password)?;
     let administrator = User { name: ADMINISTRATOR.to_owned(), role: Role::Admin, password_hash: hash };
@@ -241,56 +296,6 @@ fn make_odb(server: &ServerDirectory, settings: &ServerSettings, secrets: &Secre
             anyhow::Ok(())
         })
         .context("cannot create the operational database")
-}
-
-fn report(context: &Context, environment: &Environment, ports: Ports, pid: Option<u32>) -> Result<()> {
-    let server = environment.server(SERVER);
-    let answer = json!({
-        "directory": environment.root(),
-        "pid": pid,
-        "http": format!("http://{}", ports.http()),
-        "https": format!("https://{}", ports.https()),
-        "management": format!("https://{}", ports.management()),
-        "pickup": server.pickup(),
-        "ca": environment.client().join("ca.pem"),
-        "admin_password_file": environment.client().join("admin-password"),
-    });
-    if !context.output.is_for_people() {
-        return context.output.value(&answer);
-    }
-    for text in sentences(&answer, environment, pid.is_some()) {
-        line(&text)?;
-    }
-    Ok(())
-}
-
-        cluster: Default::default(),
-fn sentences(answer: &Value, environment: &Environment, started: bool) -> Vec<String> {
-    let field = |key: &str| output::field(answer, key);
-    let root = environment.root().display();
-    // As it was called: it need not be on the PATH.
-    let command = std::env::args_os().next().unwrap_or_else(|| "crosstie".into());
-    let state = if started { "runs" } else { "is ready; `crosstie start` starts it" };
-    vec![
-        format!("The environment {root} {state}."),
-        String::new(),
-        format!("  services          {}", field("http")),
-        format!("  services (TLS)    {}  (CA: {})", field("https"), field("ca")),
-        format!("  management API    {}", field("management")),
-        format!("  admin password    {}", field("admin_password_file")),
-        format!("  pickup directory  {}", field("pickup")),
-        String::new(),
-        "Try it:".to_owned(),
-        format!("  curl {}/health/ready", field("http")),
-        String::new(),
-        "Deploy a service and call it:".to_owned(),
-        format!("  cp examples/hello/hello.py {}/", field("pickup")),
-        format!("  curl {}/hello/Ada", field("http")),
-        String::new(),
-        "Commands find the environment by its directory:".to_owned(),
-        format!("  export CROSSTIE_DIR={root}"),
-        format!("  {} status", command.display()),
-    ]
 }
 
 #[cfg(test)]
@@ -313,7 +318,8 @@ mod tests {
         if base > 65_000 {
             return;
         }
-        let refused = Ports { base }.check().unwrap_err().to_string();
+        let ports = Ports { base };
+        let refused = ports.check(&ports.of_one_server()).unwrap_err().to_string();
         assert!(refused.contains(&base.to_string()) && refused.contains("--port-base"), "{refused}");
     }
 

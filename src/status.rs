@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::command::Context;
-use crate::environment::{Environment, ServerDirectory, Target};
+use crate::component::Component;
+use crate::environment::{Environment, ServerDirectory};
+use crate::lifecycle::Target;
 use crate::output::{Column, closed_channel, field, line};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The environment, or one server of it (DIR/server1)
+    /// The environment, or one component of it (DIR/server1)
     directory: Option<PathBuf>,
 }
 
@@ -23,7 +25,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let directory = arguments.directory.as_ref().or(context.directory());
     let target = Target::of(directory.map(PathBuf::as_path))?;
     let components: Vec<Value> =
-        target.servers.iter().map(|server| component(&target.environment, server)).collect();
+        target.components.iter().map(|it| component(&target.environment, it)).collect();
     if !context.output.is_for_people() {
         return context.output.value(&json!({"components": components}));
     }
@@ -69,8 +71,23 @@ fn workers(context: &Context, component: &Value) -> Result<()> {
     context.output.list(workers, &columns, "")
 }
 
-/// One server as the status shows it. What cannot be asked is left out: a status always answers.
-fn component(environment: &Environment, server: &ServerDirectory) -> Value {
+/// One component as the status shows it.
+fn component(environment: &Environment, component: &Component) -> Value {
+    let part = match component {
+        Component::Server(server) => return server_row(environment, server),
+        Component::LoadBalancer(balancer) => return balancer.status(),
+        Component::Part(part) => part,
+    };
+    let pid = component.pid();
+    let state = if pid.is_some() { "running" } else { "stopped" };
+    json!({
+        "name": component.name(), "kind": part.kind.kind(), "state": state, "pid": pid,
+        "address": part.address, "workers": [],
+    })
+}
+
+/// A server. What cannot be asked is left out: a status always answers.
+fn server_row(environment: &Environment, server: &ServerDirectory) -> Value {
     let pid = pidfile::running_supervisor(server.path());
     let addresses = server.addresses().unwrap_or_default();
     let mut row = json!({

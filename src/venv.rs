@@ -27,17 +27,13 @@ pub(crate) enum Command {
         /// Packages, as pip names them (`requests`, `requests==2.32.3`, a path), or pip's own options
         #[arg(required = true, value_name = "PACKAGE", allow_hyphen_values = true)]
         packages: Vec<OsString>,
-        /// The server; not needed when there is one
-        #[arg(long, value_name = "NAME")]
-        server: Option<String>,
     },
 }
 
 /// Runs one of the subcommands.
 pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
-    let Command::Install { packages, server } = command;
-    let environment = context.environment()?;
-    let server = environment.one_server(server.as_deref())?;
+    let Command::Install { packages } = command;
+    let server = context.server()?;
     // What is installed runs code of its own, and what runs it is the server's.
     service_user::become_owner_of(server.path())?;
     let python = server.venv().join("bin/python");

@@ -20,7 +20,7 @@ pub use cluster::Cluster;
 pub use command::{Command, Outcome};
 pub use environment::{Builder, Environment};
 pub use http::{Http, Reply};
-pub use load::{Account, Kind, Load};
+pub use load::{Account, Kind, Load, Phase};
 pub use ports::PortBase;
 pub use proxy::Wire;
 pub use wait::{HANG, wait_for, wait_until};

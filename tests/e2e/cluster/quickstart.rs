@@ -1,0 +1,68 @@
+//! A cluster is made by one command and answers through its load balancer.
+
+use std::fs;
+
+use crosstie_test_support::Http;
+use serde_json::{Value, json};
+
+use super::Steady;
+
+#[test]
+fn a_cluster_answers_through_its_load_balancer() {
+    let steady = Steady::start();
+    let cluster = &steady.cluster;
+    let status = cluster.json(&["status"]).unwrap();
+    let components = status["components"].as_array().unwrap();
+    let of = |key: &str| -> Vec<&str> {
+        components.iter().map(|component| component[key].as_str().unwrap_or_default()).collect()
+    };
+    assert_eq!(of("name"), ["postgresql", "broker", "server1", "server2", "lb"]);
+    assert_eq!(of("kind"), ["database", "broker", "server", "server", "load balancer"]);
+    assert_eq!(of("state"), ["running"; 5], "{status:#}");
+    let leaders = |server: &Value| {
+        server["workers"].as_array().map_or(0, |all| all.iter().filter(|it| it["leader"] == true).count())
+    };
+    assert_eq!(components.iter().map(leaders).sum::<usize>(), 1, "one leader: {status:#}");
+
+    // HTTP and HTTPS, and each server answers a share.
+    let tls = Http::trusting(format!("https://{}", cluster.tls_address()), &cluster.ca().unwrap()).unwrap();
+    assert_eq!(tls.get("/steady").unwrap().json(), json!({"length": 0}));
+    let before = requests(cluster);
+    for _ in 0..20 {
+        assert_eq!(cluster.http().get("/steady").unwrap().status, 200);
+    }
+    let after = requests(cluster);
+    for (before, after) in before.iter().zip(&after) {
+        assert!(after > before, "both servers answer: {before:?} {after:?}");
+    }
+}
+
+/// How many requests each server has answered.
+fn requests(cluster: &crosstie_test_support::Cluster) -> Vec<u64> {
+    (1..=cluster.servers())
+        .map(|number| {
+            let status = cluster.json_of(number, &["server", "show"]).unwrap();
+            let name = format!("server{number}");
+            assert_eq!(status["name"], name);
+            let log = fs::read_to_string(cluster.server(number).join("logs/access.log")).unwrap_or_default();
+            log.lines().filter(|line| line.contains("\"steady\"")).count() as u64
+        })
+        .collect()
+}
+
+#[test]
+fn nobody_reaches_a_server_but_through_the_load_balancer() {
+    let steady = Steady::start();
+    let cluster = &steady.cluster;
+    // Without a certificate of the load balancer the servers' listeners do not even speak HTTP.
+    let direct = Http::trusting(format!("https://{}", cluster.at(0)), &cluster.ca().unwrap()).unwrap();
+    assert!(direct.get("/steady").is_err());
+    // What a client says of its own certificate or address is overwritten.
+    let lying = cluster.http().header("x-forwarded-for", "10.9.9.9").header("x-ssl-client-verify", "0");
+    assert_eq!(lying.get("/steady").unwrap().status, 200);
+    let logs = (1..=2)
+        .map(|number| fs::read_to_string(cluster.server(number).join("logs/access.log")).unwrap_or_default());
+    for log in logs {
+        assert!(!log.contains("10.9.9.9"), "{log}");
+    }
+}
