@@ -16,8 +16,8 @@ use time::OffsetDateTime;
 
 /// The process that management operations run in.
 pub trait Host: Send + Sync {
-    /// Sends `event` to every worker of this server, this one included (and to other servers, once there is
-    /// a bus). Never waits; a lost event costs one revision comparison.
+    /// Sends `event` to every worker of this server, this one included, and to the other servers if there is
+    /// a broker. Never waits; a lost event costs one revision comparison.
     fn publish(&self, event: Event);
 
     /// The supervisor and the workers as the shared memory shows them now.
@@ -52,10 +52,39 @@ pub trait Host: Send + Sync {
         Vec::new()
     }
 
+    /// How this server hears of changes that others make.
+    fn bus(&self) -> BusStatus {
+        BusStatus::in_host()
+    }
+
     /// Counts an attempt to deploy that ended as `deployed`, `refused` or `failed`. A host without metrics
     /// counts nothing.
     fn count_deployment(&self, outcome: &'static str) {
         let _ = outcome;
+    }
+}
+
+/// How a server hears of changes that others make. Without the broker it compares every two seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct BusStatus {
+    /// `in-host` when no broker is configured, or `rabbitmq`.
+    pub kind: String,
+    /// Whether the broker is connected; true without one.
+    pub reachable: bool,
+    /// Since when it has been so (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>")]
+    pub since: Option<OffsetDateTime>,
+    /// Why the broker is not connected, or takes no messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl BusStatus {
+    /// Of a server without a broker.
+    #[must_use]
+    pub fn in_host() -> Self {
+        Self { kind: "in-host".to_owned(), reachable: true, since: None, error: None }
     }
 }
 

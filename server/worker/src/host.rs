@@ -3,7 +3,7 @@
 use std::os::unix::process::parent_id;
 use std::sync::Arc;
 
-use crosstie_api::host::{CertificateEnd, Host, Quarantined, ServerProcesses, WorkerPhase, WorkerProcess};
+use crosstie_api::host::{BusStatus, CertificateEnd, Host, Quarantined, ServerProcesses, WorkerPhase, WorkerProcess};
 use crosstie_model::ports::ServiceDirectory;
 use crosstie_model::settings::ServerSettings;
 use crosstie_model::{Event, ServiceName};
@@ -15,6 +15,7 @@ use crate::follow::Standing;
 use crate::live::CurrentLive;
 use crate::observe::render;
 use crate::outbox::Outbox;
+use crate::singleton::BusLink;
 
 /// See the module.
 pub(crate) struct WorkerHost {
@@ -30,10 +31,13 @@ pub(crate) struct WorkerHost {
     pub(crate) settings: Arc<ServerSettings>,
     /// The server's metrics.
     pub(crate) metrics: Metrics,
+    /// To the other servers, while this worker is the singleton.
+    pub(crate) bus: BusLink,
 }
 
 impl Host for WorkerHost {
     fn publish(&self, event: Event) {
+        self.bus.publish(&event);
         self.outbox.event(event);
     }
 
@@ -74,6 +78,10 @@ impl Host for WorkerHost {
 
     fn certificates(&self) -> Vec<CertificateEnd> {
         self.standing.membership.certificates().as_ref().clone()
+    }
+
+    fn bus(&self) -> BusStatus {
+        self.bus.status()
     }
 
     fn count_deployment(&self, outcome: &'static str) {

@@ -176,6 +176,16 @@ fn certificate_ends(standing: &Standing) -> Gauge {
     }
 }
 
+/// No sample without a broker, so that nobody is alarmed by a server that needs none.
+fn bus_connected(segment: &Segment) -> Gauge {
+    let sample = |connected| Sample { labels: Vec::new(), value: f64::from(u8::from(connected)) };
+    Gauge {
+        name: "crosstie_bus_connected",
+        help: "1 while the bus's broker is connected.",
+        samples: segment.is_bus_connected().map(sample).into_iter().collect(),
+    }
+}
+
 /// All metrics of the server as Prometheus text, from any of its workers.
 pub(crate) fn render(metrics: &Metrics, segment: &Segment, standing: &Standing) -> String {
     let count = |number: u64| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
@@ -205,6 +215,7 @@ pub(crate) fn render(metrics: &Metrics, segment: &Segment, standing: &Standing) 
             f64::from(u8::from(segment.is_drain_wanted())),
         ),
         certificate_ends(standing),
+        bus_connected(segment),
     ];
     let mut processes =
         vec![ObservedProcess { name: "supervisor".into(), pid: std::os::unix::process::parent_id() }];

@@ -36,7 +36,7 @@ use crate::live::{CurrentDirectory, CurrentLive, Live, Loader};
 use crate::observe::Telemetry;
 use crate::outbox::Outbox;
 use crate::ports::{Share, SharedConcurrency};
-use crate::singleton::Duties;
+use crate::singleton::{BusLink, Duties};
 use crate::status::Status;
 
 /// Why a worker did not start: one of many reasons, for the log alone.
@@ -202,6 +202,7 @@ impl Parts {
             standing: Arc::clone(&standing),
             settings: Arc::clone(&settings),
             metrics,
+            bus: BusLink::default(),
         });
         Ok(Self {
             index,

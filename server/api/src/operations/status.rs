@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Operations;
-use crate::host::{CertificateEnd, Quarantined, WorkerProcess};
+use crate::host::{BusStatus, CertificateEnd, Quarantined, WorkerProcess};
 
 /// How long the ODB may take to say which revision it is at.
 const ODB_PATIENCE: Duration = Duration::from_secs(2);
@@ -36,6 +36,8 @@ pub struct ServerStatus {
     pub version: String,
     /// The operational database.
     pub odb: OdbState,
+    /// How it hears of changes that other servers make.
+    pub bus: BusStatus,
     /// Its workers.
     pub workers: Vec<WorkerState>,
     /// Services that are quarantined here.
@@ -98,6 +100,7 @@ impl Operations {
             management: settings.management.address.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             odb: OdbState { kind: self.odb().kind().to_owned(), reachable: revision.is_some(), revision },
+            bus: self.host().bus(),
             workers: workers.collect(),
             quarantined: self.host().quarantined(),
             member: self.host().member_state().map(|state| state.to_string()),

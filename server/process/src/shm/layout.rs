@@ -75,6 +75,8 @@ pub(super) struct Header {
     pub(super) in_force: AtomicU64,
     /// 1 while the server is to be drained of requests.
     pub(super) drain_wanted: AtomicU32,
+    /// 0 without a broker, 1 while it is away, 2 while it is connected.
+    pub(super) bus: AtomicU32,
 }
 
 /// One gauge: what each worker slot holds of it.

@@ -213,6 +213,21 @@ impl Segment {
         self.layout.header.drain_wanted.store(u32::from(wanted), Ordering::Release);
     }
 
+    /// Whether the server's singleton has the broker; `None` when there is none to have.
+    #[must_use]
+    pub fn is_bus_connected(&self) -> Option<bool> {
+        match self.layout.header.bus.load(Ordering::Acquire) {
+            0 => None,
+            code => Some(code == 2),
+        }
+    }
+
+    /// Notes whether the server's singleton has the broker.
+    pub fn note_bus(&self, connected: Option<bool>) {
+        let code = connected.map_or(0, |connected| if connected { 2 } else { 1 });
+        self.layout.header.bus.store(code, Ordering::Release);
+    }
+
     /// The concurrency gauge of `key`, counting for the worker in slot `worker`. Find it once and keep it.
     #[must_use]
     pub fn gauge(&self, worker: u16, key: &str) -> Gauge {

@@ -89,6 +89,14 @@ pub mod counters {
         "crosstie_snapshots_total",
         "Snapshots that workers were to serve, by what became of them.",
     );
+    /// Connections to the broker.
+    pub const BUS_CONNECTIONS: Family =
+        Family::counter("crosstie_bus_connections_total", "Connections made to the bus's broker.");
+    /// Notices between servers. Label `outcome`: `sent`, `received`, `unreadable`.
+    pub const BUS_NOTICES: Family = Family::counter(
+        "crosstie_bus_notices_total",
+        "Notices on the bus: sent and confirmed, received, or dropped because no server wrote them.",
+    );
 }
 
 /// Every family of which this crate knows a kind and a help text.
@@ -102,6 +110,8 @@ pub(super) const FAMILIES: &[Family] = &[
     counters::SPANS_EXPORTED,
     counters::DEPLOYMENTS,
     counters::SNAPSHOTS,
+    counters::BUS_CONNECTIONS,
+    counters::BUS_NOTICES,
     Family::counter(
         "crosstie_counter_cells_overflow_total",
         "Counters that found no cell because the table was full.",

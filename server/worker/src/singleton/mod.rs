@@ -1,9 +1,10 @@
 //! What the one worker of a server does that holds the singleton lock: the management API, the pickup
-//! directory, the git repositories, new certificates, heartbeats, and the lead of the cluster if it gets it.
+//! directory, the git repositories, new certificates, the bus, heartbeats, and the lead of the cluster if it gets it.
 //!
 //! The lock is a POSIX record lock: the kernel frees it when its holder dies, so another worker takes over at
 //! once. A worker that drains gives it up as soon as its management calls have ended.
 
+mod bus;
 mod certificates;
 mod history;
 mod leader;
@@ -26,6 +27,8 @@ use crosstie_security::{ClusterKey, ReloadingCertificate, tls};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use self::bus::Bridge;
+pub(crate) use self::bus::BusLink;
 use self::leader::Candidate;
 use self::member::Member;
 use self::settings::InForce;
@@ -91,6 +94,7 @@ impl Duties {
             drained(&mut self.draining).await;
         }
         tasks.shutdown().await;
+        self.host.bus.close().await;
         tokio::join!(candidate.resign(), member.leave());
         let _ = self.events.send(None);
         self.outbox.send(ToSupervisor::Singleton(false));
@@ -139,6 +143,8 @@ impl Duties {
         tasks.spawn(async move { reporting.keep_reports().await });
         let security = self.settings.security.clone();
         tasks.spawn(certificates::watch(directory.clone(), security, self.outbox.clone()));
+        let broker = bus::options(&directory, &self.settings, &self.cluster_key);
+        tasks.spawn(Bridge::new(&self.host).run(broker));
         if self.settings.deploy.pickup {
             let memory = Memory::new(self.odb.clone(), operations.clone());
             let pickup = Pickup::new(directory.join("pickup"), self.settings.deploy.clone(), memory);
