@@ -49,6 +49,9 @@ fn workers(context: &Context, component: &Value) -> Result<()> {
     if let Some(reason) = component.get("reason").and_then(Value::as_str) {
         line(&format!("\n{} is {}: {reason}", field(component, "name"), field(component, "state")))?;
     }
+    if let Some(reason) = component.pointer("/bus/error").and_then(Value::as_str) {
+        line(&format!("\nThe bus of {} is away: {reason}", field(component, "name")))?;
+    }
     for service in component.get("quarantined").and_then(Value::as_array).into_iter().flatten() {
         line(&format!("\nQuarantined: {} ({})", field(service, "name"), field(service, "reason")))?;
     }
@@ -107,7 +110,7 @@ fn server_row(environment: &Environment, server: &ServerDirectory) -> Value {
         Ok(status) => {
             let degraded = status.get("degraded").filter(|reason| !reason.is_null()).cloned();
             fields.insert("state".into(), status.get("state").cloned().unwrap_or_else(|| "running".into()));
-            for key in ["version", "workers", "quarantined", "closed_channels"] {
+            for key in ["version", "bus", "workers", "quarantined", "closed_channels"] {
                 if let Some(value) = status.get(key) {
                     fields.insert(key.into(), value.clone());
                 }
