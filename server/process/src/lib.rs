@@ -10,6 +10,7 @@
 pub mod adopt;
 mod clock;
 pub mod control;
+pub mod descriptor;
 pub mod fault;
 pub mod files;
 pub mod fork_safety;

@@ -23,7 +23,7 @@ use crate::lock::{self, LockError, RecordLock};
 #[derive(Debug, thiserror::Error)]
 pub enum PidFileError {
     /// One runs there already.
-    #[error("the server is already running as process {pid}")]
+    #[error("it is already running as process {pid}")]
     Running {
         /// Its process id; 0 when it is on another host.
         pid: u32,
@@ -48,21 +48,29 @@ pub fn path(directory: &Path) -> PathBuf {
     directory.join("work").join("server.pid")
 }
 
-/// This process's claim to be the supervisor of a directory. Emptied when dropped, freed by the kernel when
-/// the process dies.
+/// This process's claim to be what a pid file stands for, such as the supervisor of a directory. Emptied
+/// when dropped, freed by the kernel when the process dies.
 #[derive(Debug)]
-pub(crate) struct PidFile {
+pub struct PidFile {
     lock: RecordLock,
 }
 
 impl PidFile {
-    /// Claims `directory` and writes this process's id.
+    /// Claims `directory` for its supervisor and writes this process's id.
     pub(crate) fn claim(directory: &Path) -> Result<Self, PidFileError> {
-        let path = path(directory);
-        let written = |source| PidFileError::Write { path: path.clone(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory.join("work")).map_err(written)?;
-        let Some(lock) = RecordLock::try_acquire(&path)? else {
-            return Err(PidFileError::Running { pid: lock::holder(&path).unwrap_or(0) });
+        Self::claim_file(&path(directory))
+    }
+
+    /// Claims the pid file at `path`, making its directory, and writes this process's id.
+    ///
+    /// # Errors
+    /// Another process holds it, or it cannot be written.
+    pub fn claim_file(path: &Path) -> Result<Self, PidFileError> {
+        let written = |source| PidFileError::Write { path: path.to_owned(), source };
+        let directory = path.parent().unwrap_or(Path::new("."));
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(written)?;
+        let Some(lock) = RecordLock::try_acquire(path)? else {
+            return Err(PidFileError::Running { pid: lock::holder(path).unwrap_or(0) });
         };
         if let Some(mut file) = lock.file() {
             file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(written)?;
@@ -81,7 +89,13 @@ impl Drop for PidFile {
 /// The process id of the supervisor that runs in `directory`; `None` when none does.
 #[must_use]
 pub fn running_supervisor(directory: &Path) -> Option<u32> {
-    lock::holder(&path(directory))
+    holder(&path(directory))
+}
+
+/// The process that holds the pid file at `path`; `None` when none does.
+#[must_use]
+pub fn holder(path: &Path) -> Option<u32> {
+    lock::holder(path)
 }
 
 /// What a supervisor can be told by signal.
@@ -134,7 +148,7 @@ pub fn wait_gone(pid: u32, patience: Duration) -> io::Result<bool> {
 }
 
 /// 0 and negative numbers would address process groups.
-fn checked(pid: u32) -> io::Result<Pid> {
+pub(crate) fn checked(pid: u32) -> io::Result<Pid> {
     match i32::try_from(pid) {
         Ok(number) if number > 0 => Ok(Pid::from_raw(number)),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{pid} is no process id"))),
