@@ -13,7 +13,7 @@ use crate::environment::{Environment, ServerDirectory};
 use crate::faults::Faults;
 use crate::output::{Format, Output};
 use crate::{
-    completion, config, definitions, deploy, deployment, identity, internal, lifecycle, logs, odb,
+    completion, config, definitions, deploy, deployment, identity, internal, lb, lifecycle, logs, odb,
     quickstart, service, status, venv,
 };
 
@@ -100,6 +100,9 @@ enum Command {
     /// Check an artifact that arrives on standard input
     #[command(hide = true)]
     CheckUnit,
+    /// Run a load balancer
+    #[command(subcommand, hide = true)]
+    Lb(lb::Command),
 }
 
 /// What a subcommand needs besides its own arguments.
@@ -163,6 +166,7 @@ impl CommandLine {
         let outcome = match self.command {
             Command::Worker => return internal::worker(),
             Command::CheckUnit => return internal::check_unit(),
+            Command::Lb(command) => return lb::run(&command),
             Command::Server(command) => return internal::server(&command),
             Command::Start(arguments) if arguments.foreground => {
                 return lifecycle::start_foreground(&context, &arguments).unwrap_or_else(|e| failed(&e));
@@ -199,7 +203,7 @@ impl Command {
             Self::Venv(command) => venv::run(context, &command),
             Self::Completion(arguments) => completion::run(&arguments),
             // These end in an exit code of their own and were taken before.
-            Self::Server(_) | Self::Worker | Self::CheckUnit => Ok(()),
+            Self::Server(_) | Self::Worker | Self::CheckUnit | Self::Lb(_) => Ok(()),
         }
     }
 }

@@ -22,14 +22,24 @@ pub(crate) struct RunArguments {
     detached: bool,
 }
 
+/// Leaves the session of whoever started this process.
+///
+/// # Errors
+/// The exit code, when that is not possible; it was told why.
+pub(crate) fn leave_session() -> Result<(), ExitCode> {
+    nix::unistd::setsid().map(drop).map_err(|error| {
+        say(&format!("crosstie: cannot leave the terminal's session: {error}"));
+        ExitCode::FAILURE
+    })
+}
+
 /// Runs a supervisor to its end.
 pub(crate) fn server(command: &ServerCommand) -> ExitCode {
     let ServerCommand::Run(arguments) = command;
     if arguments.detached
-        && let Err(error) = nix::unistd::setsid()
+        && let Err(code) = leave_session()
     {
-        say(&format!("crosstie: cannot leave the terminal's session: {error}"));
-        return ExitCode::FAILURE;
+        return code;
     }
     crosstie_worker::run_server(&arguments.directory, false)
 }

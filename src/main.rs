@@ -19,6 +19,7 @@ mod environment;
 mod faults;
 mod identity;
 mod internal;
+mod lb;
 mod lifecycle;
 mod logs;
 mod odb;
