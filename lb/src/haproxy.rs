@@ -94,7 +94,9 @@ struct Running {
 
 impl Running {
     fn follow(instance: Instance, master: u32, child: Option<Child>) -> io::Result<Self> {
-        Ok(Self { instance, master, end: AsyncFd::register(descriptor::of_process(master)?)?, child })
+        #[expect(deprecated, reason = "unsound for what closes or changes its descriptor; this owns it")]
+        let end = AsyncFd::new(descriptor::of_process(master)?)?;
+        Ok(Self { instance, master, end, child })
     }
 
     fn is_gone(&mut self) -> bool {
