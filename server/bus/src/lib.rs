@@ -17,4 +17,6 @@ mod stream;
 
 pub use bus::{Bus, BusOptions, BusSecrets, Heard};
 pub use error::BusError;
+/// What [`BusSecrets`] gives.
+pub use rustls::ClientConfig;
 pub use state::{BusCounts, BusState};

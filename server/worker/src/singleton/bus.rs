@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use crosstie_api::host::BusStatus;
-use crosstie_bus::{Bus, BusCounts, BusOptions, BusSecrets, BusState, Heard};
+use crosstie_bus::{Bus, BusCounts, BusOptions, BusSecrets, BusState, ClientConfig, Heard};
 use crosstie_model::secret::SecretValue;
 use crosstie_model::settings::{BusUrl, SecuritySection, ServerSettings};
 use crosstie_model::{Event, Revision};
@@ -21,7 +21,6 @@ use crosstie_security::{ClusterKey, SecretResolver};
 use crosstie_telemetry::Metrics;
 use crosstie_telemetry::metrics::counters;
 use tokio::sync::{mpsc, watch};
-use tokio_rustls::rustls::ClientConfig;
 
 use crate::follow::Standing;
 use crate::host::WorkerHost;
