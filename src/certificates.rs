@@ -3,11 +3,11 @@
 //! The authority's key is in no file: it lies in the operational database, sealed with the cluster key.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use crosstie_model::settings::ServerSettings;
+use crosstie_security::authority::Subject;
 use crosstie_security::{CertificateAuthority, ClusterKey, authority};
 
 use crate::command::say;
@@ -17,12 +17,12 @@ use crate::odb;
 /// The first administrator; the command line's certificate speaks for them.
 pub(crate) const ADMINISTRATOR: &str = "admin";
 
-/// Issues `server`'s certificate, for this host.
+/// Issues `server`'s certificate: for this host, or for the names and addresses the one before held.
 pub(crate) fn issue_server(authority: &CertificateAuthority, server: &ServerDirectory) -> Result<()> {
-    let name = server.name();
-    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    let issued = authority.issue_server(&name, &["localhost", &name], &addresses)?;
-    Ok(issued.save(&server.tls().join("server.pem"), &server.tls().join("server.key"))?)
+    let (certificate, key) = (server.tls().join("server.pem"), server.tls().join("server.key"));
+    let held = fs::read_to_string(&certificate).ok().and_then(|pem| authority::describe(&pem).ok());
+    let subject = held.map_or_else(|| Subject::server(&server.name(), []), |held| held.subject);
+    Ok(authority.issue(&subject)?.save(&certificate, &key)?)
 }
 
 /// Issues the command line's certificate.

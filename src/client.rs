@@ -72,6 +72,27 @@ impl Client {
             .root_certs(RootCerts::from(roots))
             .client_cert(Some(ClientCert::new_with_certs(&chain, key)))
             .build();
+        Ok(Self::over(tls, address, environment.root()))
+    }
+
+    /// A client of the management API at `address` for somebody whom the cluster does not know yet. It trusts
+    /// the authority `ca` (PEM) alone. Without one it verifies nobody: fit for fetching that authority's
+    /// certificate and comparing its fingerprint, and for nothing else.
+    ///
+    /// # Errors
+    /// The authority's certificate cannot be read.
+    pub(crate) fn stranger(address: SocketAddr, ca: Option<&str>) -> Result<Self> {
+        let tls = match ca {
+            None => TlsConfig::builder().disable_verification(true).build(),
+            Some(ca) => {
+                let root = Certificate::from_pem(ca.as_bytes()).context("the authority's certificate")?;
+                TlsConfig::builder().root_certs(RootCerts::from(vec![root])).build()
+            }
+        };
+        Ok(Self::over(tls, address, Path::new("DIR")))
+    }
+
+    fn over(tls: TlsConfig, address: SocketAddr, root: &Path) -> Self {
         let agent = Agent::config_builder()
             .tls_config(tls)
             .proxy(None)
@@ -82,7 +103,7 @@ impl Client {
             .user_agent(concat!("crosstie/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        Ok(Self { agent, address: reachable(address), root: environment.root().to_owned() })
+        Self { agent, address: reachable(address), root: root.to_owned() }
     }
 
     /// Whether the management API answers at all, a refusal included.

@@ -13,8 +13,8 @@ use crate::environment::{Environment, ServerDirectory};
 use crate::faults::Faults;
 use crate::output::{Format, Output};
 use crate::{
-    completion, config, definitions, deploy, deployment, identity, internal, lb, lifecycle, logs, odb,
-    quickstart, service, status, venv,
+    ca, completion, config, definitions, deploy, deployment, identity, internal, lb, lifecycle, logs, odb,
+    quickstart, server, service, status, venv,
 };
 
 /// Exit code of a command line that makes no sense, as everywhere on UNIX.
@@ -78,6 +78,12 @@ enum Command {
     /// The operational database: where it is, which schema it has, and the upgrade
     #[command(subcommand)]
     Odb(odb::Command),
+    /// Servers of the cluster: join, drain, leave
+    #[command(subcommand)]
+    Server(server::Command),
+    /// Certificates of the cluster's authority
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// People who may use the management API
     #[command(subcommand)]
     User(identity::UserCommand),
@@ -91,9 +97,6 @@ enum Command {
     Venv(venv::Command),
     /// Print a completion script for a shell
     Completion(completion::Arguments),
-    /// Run a server's supervisor
-    #[command(subcommand, hide = true)]
-    Server(internal::ServerCommand),
     /// Run as a worker of the supervisor that started it
     #[command(hide = true)]
     Worker,
@@ -167,10 +170,13 @@ impl CommandLine {
             Command::Worker => return internal::worker(),
             Command::CheckUnit => return internal::check_unit(),
             Command::Lb(command) => return lb::run(&command),
-            Command::Server(command) => return internal::server(&command),
             Command::Start(arguments) if arguments.foreground => {
                 return lifecycle::start_foreground(&context, &arguments).unwrap_or_else(|e| failed(&e));
             }
+            Command::Server(command) => match server::run_supervisor(&command) {
+                Some(code) => return code,
+                None => server::run(&context, &command),
+            },
             command => command.dispatch(&context),
         };
         match outcome {
@@ -195,6 +201,7 @@ impl Command {
             Self::Apply(arguments) => definitions::apply(context, &arguments),
             Self::Export(arguments) => definitions::export(context, &arguments),
             Self::Delete(arguments) => definitions::delete(context, &arguments),
+            Self::Ca(command) => ca::run(context, &command),
             Self::Config(command) => config::run(context, &command),
             Self::Odb(command) => odb::run(context, &command),
             Self::User(command) => identity::user(context, &command),

@@ -4,15 +4,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use crate::command::say;
-
-#[derive(Subcommand)]
-pub(crate) enum ServerCommand {
-    /// Run the supervisor of the server in a directory
-    Run(RunArguments),
-}
 
 #[derive(Args)]
 pub(crate) struct RunArguments {
@@ -34,8 +28,7 @@ pub(crate) fn leave_session() -> Result<(), ExitCode> {
 }
 
 /// Runs a supervisor to its end.
-pub(crate) fn server(command: &ServerCommand) -> ExitCode {
-    let ServerCommand::Run(arguments) = command;
+pub(crate) fn run_server(arguments: &RunArguments) -> ExitCode {
     if arguments.detached
         && let Err(code) = leave_session()
     {

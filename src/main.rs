@@ -6,6 +6,7 @@
 
 mod archive;
 mod balancer;
+mod ca;
 mod certificates;
 mod client;
 mod command;
@@ -19,6 +20,7 @@ mod environment;
 mod faults;
 mod identity;
 mod internal;
+mod join;
 mod lb;
 mod lifecycle;
 mod logs;
@@ -27,6 +29,8 @@ mod output;
 mod parts;
 mod process;
 mod quickstart;
+mod server;
+mod server_directory;
 mod service;
 mod service_user;
 mod status;

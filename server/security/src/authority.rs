@@ -5,7 +5,7 @@
 //! under a millisecond. Certificates start an hour before they are made, as clocks of different hosts
 //! disagree.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use crosstie_model::UnitName;
@@ -99,6 +99,19 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// The server `name`, which listens on `addresses` and is also called from its own host.
+    #[must_use]
+    pub fn server(name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        let mut reached = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        for address in addresses {
+            if !address.is_unspecified() && !reached.contains(&address) {
+                reached.push(address);
+            }
+        }
+        let names = vec!["localhost".to_owned(), name.to_owned()];
+        Self { kind: ComponentKind::Server, name: name.to_owned(), names, addresses: reached }
+    }
+
     /// The client `name`, which nobody calls.
     #[must_use]
     pub fn client(name: &str) -> Self {

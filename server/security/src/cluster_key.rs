@@ -84,13 +84,29 @@ impl ClusterKey {
     /// # Errors
     /// The file cannot be read, others could read it too, or it holds no cluster key.
     pub fn load(path: &Path) -> Result<Self, ClusterKeyError> {
-        let content = read_private(path)?;
-        let not_a_key = || ClusterKeyError::NotAKey(path.to_owned());
-        let text = std::str::from_utf8(content.expose()).map_err(|_| not_a_key())?;
-        let digits = text.strip_prefix(FILE_HEADER).ok_or_else(not_a_key)?.trim();
+        Self::import(&read_private(path)?).ok_or_else(|| ClusterKeyError::NotAKey(path.to_owned()))
+    }
+
+    /// The key in the text of a key file; `None` when it holds none.
+    #[must_use]
+    pub fn import(text: &SecretValue) -> Option<Self> {
+        let text = std::str::from_utf8(text.expose()).ok()?;
+        let digits = text.strip_prefix(FILE_HEADER)?.trim();
         let mut key = Box::new([0u8; KEY_BYTES]);
-        hex::decode_to_slice(digits, key.as_mut_slice()).map_err(|_| not_a_key())?;
-        Ok(Self(SecretValue::new(key as Box<[u8]>)))
+        hex::decode_to_slice(digits, key.as_mut_slice()).ok()?;
+        Some(Self(SecretValue::new(key as Box<[u8]>)))
+    }
+
+    /// The text of a key file, for a server that joins.
+    #[must_use]
+    pub fn export(&self) -> SecretValue {
+        let digits = SecretValue::new(hex::encode(self.0.expose()).into_bytes());
+        let mut text = Vec::with_capacity(FILE_HEADER.len() + 2 * KEY_BYTES + 2);
+        text.extend_from_slice(FILE_HEADER.as_bytes());
+        text.push(b'\n');
+        text.extend_from_slice(digits.expose());
+        text.push(b'\n');
+        SecretValue::new(text)
     }
 
     /// Writes the key to `path` (0600, atomically).
@@ -98,14 +114,7 @@ impl ClusterKey {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), ClusterKeyError> {
-        let digits = SecretValue::new(hex::encode(self.0.expose()).into_bytes());
-        let mut text = Vec::with_capacity(FILE_HEADER.len() + 2 * KEY_BYTES + 2);
-        text.extend_from_slice(FILE_HEADER.as_bytes());
-        text.push(b'\n');
-        text.extend_from_slice(digits.expose());
-        text.push(b'\n');
-        let text = SecretValue::new(text);
-        Ok(write_private(path, text.expose())?)
+        Ok(write_private(path, self.export().expose())?)
     }
 
     /// Seals version `version` of the secret `name`.

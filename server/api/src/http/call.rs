@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Api;
+use super::gate::Peer;
 use super::problem::Problem;
 use crate::access::Caller;
 use crate::operations::{Intent, Operations};
@@ -32,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) api: Arc<Api>,
     /// Who calls; `None` for endpoints that are open to everybody.
     pub(crate) caller: Option<Caller>,
+    /// The other end of the connection.
+    pub(crate) peer: Peer,
     pub(crate) trace: TraceContext,
     pub(crate) uri: Uri,
     pub(crate) path: Vec<(String, String)>,

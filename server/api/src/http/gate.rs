@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crosstie_model::Digest;
 use crosstie_model::secret::SecretValue;
-use crosstie_security::identity::Identity;
+use crosstie_security::identity::{ComponentKind, Identity};
 use crosstie_security::{password, token};
 use http::{HeaderMap, header};
 use tokio::sync::Semaphore;
@@ -180,14 +180,39 @@ impl Gate {
         }
     }
 
+    /// Lets a caller without credentials show some other secret, unless it was wrong too often.
+    ///
+    /// # Errors
+    /// 429 after too many.
+    pub(crate) fn check_stranger(&self, peer: &Peer) -> Result<(), Problem> {
+        let debtor = Debtor::new(peer.address, None);
+        self.attempts().check(debtor, Instant::now()).map_err(Problem::too_many_attempts)
+    }
+
+    /// Notes that the secret was wrong.
+    ///
+    /// # Errors
+    /// As for [`Gate::check_stranger`].
+    pub(crate) fn charge_stranger(&self, peer: &Peer) -> Result<(), Problem> {
+        let debtor = Debtor::new(peer.address, None);
+        self.attempts().charge(debtor, Instant::now()).map_err(Problem::too_many_attempts)
+    }
+
     fn attempts(&self) -> MutexGuard<'_, Attempts> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// What a component's certificate allows. Programs of administrators act for them; a load balancer and another
+/// server only need to see; a broker and a database have no business here.
 fn by_certificate(peer: &Peer) -> Result<Caller, Problem> {
     let identity = peer.identity.as_ref().ok_or_else(Problem::unauthorized)?;
-    Ok(Caller { name: identity.name.to_string(), role: Role::Admin, proof: Proof::Certificate })
+    let role = match identity.kind {
+        ComponentKind::Client => Role::Admin,
+        ComponentKind::Server | ComponentKind::LoadBalancer => Role::Viewer,
+        ComponentKind::Broker | ComponentKind::Database => return Err(Problem::unauthorized()),
+    };
+    Ok(Caller { name: identity.name.to_string(), role, proof: Proof::Certificate })
 }
 
 /// The caller a token belongs to: never more than its user may today.

@@ -146,7 +146,8 @@ async fn run(
     check_query(endpoint, head.uri.query().unwrap_or_default())?;
     let body = read_body(&api, endpoint, &head.headers, body).await?;
     let caller = author.clone();
-    let call = Call { api, caller, trace, uri: head.uri, path, headers: head.headers, body };
+    let call =
+        Call { api, caller, peer: peer.clone(), trace, uri: head.uri, path, headers: head.headers, body };
     match complete(endpoint, call).await {
         Err(problem) if problem.status >= 500 => {
             log_failure(trace.cid, endpoint, &problem);

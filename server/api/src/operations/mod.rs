@@ -7,6 +7,7 @@
 
 mod account;
 mod apply;
+mod certificate;
 mod change;
 pub mod check;
 mod configuration;
@@ -16,6 +17,7 @@ mod deployment;
 mod draft;
 mod error;
 mod export;
+mod join;
 mod library;
 mod member;
 mod past;
@@ -41,12 +43,16 @@ use crate::serving::{Serving, ServingState};
 
 pub use account::{IssuedToken, NewToken, NewUser, TokenView, UserChange, UserView};
 pub use apply::{AppliedDefinition, ApplyAction, ApplyOutcome, ApplyRequest, Document};
+pub use certificate::{AuthorityView, CertificateOrder, CertificateView, IssuedCertificateView};
 pub use change::Intent;
 pub use configuration::{AuditChangeView, AuditView, ConfigCommit, ConfigRepositoryKind, ConfigRollback};
 pub use definition::{ChannelState, DefinitionView};
 pub use deploy::{CheckedArtifact, DeployOutcome, DeployRequest, DeploySource};
 pub use deployment::{AttemptView, DeploymentView, LiveOn, VersionView};
 pub use error::{OperationError, Refusal};
+pub use join::{
+    Invitation, JoinAnswer, JoinRefused, JoinRequest, JoinTokenOrder, JoinTokenView, TOKEN_PREFIX,
+};
 pub use member::{Condition, MemberView, Removal};
 pub use service::{Invocation, ServiceChannel, ServiceView};
 pub use status::{OdbState, ServerStatus, WorkerState};

@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod cluster;
 mod configuration;
 mod definitions;
 mod deployments;

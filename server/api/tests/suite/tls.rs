@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crosstie_api::http::{ServeOptions, serve};
+use crosstie_security::authority::{IssuedCertificate, Subject};
+use crosstie_security::identity::ComponentKind;
 use crosstie_security::tls::{
     ALPN_HTTP, ClientAuthentication, ClientIdentity, client_config, roots, server_config,
 };
@@ -54,9 +56,12 @@ fn start(world: &World) -> Served {
 
 impl Served {
     fn client(&self, issuer: Option<&CertificateAuthority>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+        self.component(issuer.map(|issuer| issuer.issue_client("cli").unwrap()).as_ref(), alpn)
+    }
+
+    fn component(&self, issued: Option<&IssuedCertificate>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         let roots = roots(self.authority.certificate_pem().as_bytes()).unwrap();
-        let issued = issuer.map(|issuer| issuer.issue_client("cli").unwrap());
-        let identity = issued.as_ref().map(|issued| ClientIdentity {
+        let identity = issued.map(|issued| ClientIdentity {
             chain_pem: issued.certificate_pem.as_bytes(),
             key_pem: &issued.key_pem,
         });
@@ -114,6 +119,34 @@ async fn a_certificate_of_the_environment_is_an_admin_component() {
         assert_eq!(status, 200);
         assert_eq!(me, serde_json::json!({"name": "cli", "role": "admin", "proof": "certificate"}));
     }
+}
+
+#[tokio::test]
+async fn a_certificate_allows_what_its_holder_needs() {
+    let world = World::new().await;
+    let served = start(&world);
+    for (kind, role) in [
+        (ComponentKind::Client, Some("admin")),
+        (ComponentKind::LoadBalancer, Some("viewer")),
+        (ComponentKind::Server, Some("viewer")),
+        (ComponentKind::Broker, None),
+    ] {
+        let issued = served.authority.issue(&Subject { kind, ..Subject::client("it") }).unwrap();
+        let (status, me) = served.get(served.component(Some(&issued), ALPN_HTTP), "/me", None).await;
+        assert_eq!(me["role"].as_str(), role, "{kind}");
+        assert_eq!(status, if role.is_some() { 200 } else { 401 }, "{kind}");
+    }
+    // A database's certificate is no client's at all.
+    let database = Subject { kind: ComponentKind::Database, ..Subject::client("it") };
+    let issued = served.authority.issue(&database).unwrap();
+    let refused = match served.connect(served.component(Some(&issued), ALPN_HTTP)).await {
+        Err(_) => true,
+        Ok(mut stream) => {
+            let _ = stream.write_all(b"GET /api/v1/me HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            !matches!(stream.read(&mut [0; 64]).await, Ok(read) if read > 0)
+        }
+    };
+    assert!(refused);
 }
 
 #[tokio::test]

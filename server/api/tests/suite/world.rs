@@ -233,6 +233,7 @@ pub(crate) struct World {
     pub(crate) host: Arc<FakeHost>,
     pub(crate) checker: Arc<FakeChecker>,
     pub(crate) odb: Odb,
+    pub(crate) cluster_key: Arc<ClusterKey>,
     pub(crate) operations: Operations,
     pub(crate) router: Router,
 }
@@ -306,17 +307,18 @@ impl World {
             operations: OnceLock::new(),
         });
         let checker = Arc::new(FakeChecker::default());
+        let cluster_key = Arc::new(ClusterKey::generate().unwrap());
         let operations = Operations::new(OperationsParts {
             server: UnitName::new("server1").unwrap(),
             directory: directory.path().to_owned(),
             odb: odb.clone(),
             host: Arc::clone(&host) as Arc<dyn Host>,
             checker: Arc::clone(&checker) as Arc<dyn UnitChecker>,
-            cluster_key: Arc::new(ClusterKey::generate().unwrap()),
+            cluster_key: Arc::clone(&cluster_key),
         });
         assert!(host.operations.set(operations.clone()).is_ok());
         let router = api::router(operations.clone()).unwrap();
-        Self { directory, host, checker, odb, operations, router }
+        Self { directory, host, checker, odb, cluster_key, operations, router }
     }
 
     pub(crate) fn set_workers(&self, workers: Workers) {

@@ -1,6 +1,7 @@
 //! The endpoints, one file per group: each declares its part of the table and the functions behind it.
 
 pub(crate) mod account;
+pub(crate) mod certificate;
 pub(crate) mod configuration;
 pub(crate) mod definition;
 pub(crate) mod deployment;

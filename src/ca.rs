@@ -1,0 +1,247 @@
+//! `crosstie ca`: certificates of the cluster's authority. Keys are made here and never leave; the authority
+//! signs over the management API.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use crosstie_security::authority::{self, Description, IssuedCertificate, Subject};
+use crosstie_security::create_private_directory;
+use crosstie_security::identity::ComponentKind;
+use crosstie_security::private_file::write_public;
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::command::Context;
+use crate::environment::Environment;
+use crate::output::{Column, field, time_field};
+use crate::service_user;
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Certificates that the authority issued
+    List,
+    /// Issue a certificate for a component
+    Issue(IssueArguments),
+    /// Renew certificates of this environment: those that end within 90 days, or all of one component
+    Renew(RenewArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct IssueArguments {
+    /// What the component is: server, client, load_balancer, broker or database
+    kind: ComponentKind,
+    /// Its name
+    name: String,
+    /// A DNS name it is reached under; as often as there are some
+    #[arg(long, value_name = "NAME")]
+    dns: Vec<String>,
+    /// An IP address it is reached under; as often as there are some
+    #[arg(long, value_name = "IP")]
+    ip: Vec<IpAddr>,
+    /// The directory to write NAME.pem, NAME.key and ca.pem into
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct RenewArguments {
+    /// The component, such as server1; whether its certificate ends soon does not matter then
+    name: Option<String>,
+}
+
+/// Runs one of the subcommands.
+pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
+    match command {
+        Command::List => list(context),
+        Command::Issue(arguments) => issue(context, arguments),
+        Command::Renew(arguments) => renew(context, arguments),
+    }
+}
+
+fn list(context: &Context) -> Result<()> {
+    let columns = [
+        Column::new("KIND", |row| field(row, "kind")),
+        Column::new("NAME", |row| field(row, "name")),
+        Column::new("ENDS", |row| time_field(row, "expires")),
+        Column::new("RENEW", |row| field(row, "renew")),
+        Column::new("ISSUED", |row| time_field(row, "issued")),
+        Column::new("BY", |row| field(row, "author")),
+        Column::new("SERIAL", |row| field(row, "serial")),
+    ];
+    context.output.list(&context.client()?.get("/certificates")?, &columns, "no certificate is on record")
+}
+
+fn issue(context: &Context, arguments: &IssueArguments) -> Result<()> {
+    let subject = Subject {
+        kind: arguments.kind,
+        name: arguments.name.clone(),
+        names: arguments.dns.clone(),
+        addresses: arguments.ip.clone(),
+    };
+    let (certificate, key) = (
+        arguments.out.join(format!("{}.pem", arguments.name)),
+        arguments.out.join(format!("{}.key", arguments.name)),
+    );
+    for path in [&certificate, &key] {
+        if path.exists() {
+            bail!("{} exists already: choose another directory, or renew what is there", path.display());
+        }
+    }
+    let (issued, ca, answer) = order(&context.client()?, &subject)?;
+    if !arguments.out.is_dir() {
+        create_private_directory(&arguments.out)
+            .with_context(|| format!("cannot create {}", arguments.out.display()))?;
+    }
+    issued.save(&certificate, &key)?;
+    write_public(&arguments.out.join("ca.pem"), ca.as_bytes())?;
+    let report = json!({
+        "certificate": certificate, "key": key, "serial": answer.get("serial"),
+        "expires": answer.get("expires"),
+    });
+    let ends = time_field(&answer, "expires");
+    let sentence = format!("issued {} with its key beside it, good until {ends}", certificate.display());
+    context.output.done(&report, &sentence)
+}
+
+/// Makes a key and has it certified.
+fn order(client: &Client, subject: &Subject) -> Result<(IssuedCertificate, String, Value)> {
+    let request = authority::request(&subject.name)?;
+    let body = json!({
+        "kind": subject.kind.as_str(), "name": subject.name, "request": request.request_pem,
+        "names": subject.names, "addresses": subject.addresses,
+    });
+    let answer = client.post("/certificates", &body)?;
+    let text = |key: &str| answer.get(key).and_then(Value::as_str).with_context(|| format!("no {key}"));
+    let issued =
+        IssuedCertificate { certificate_pem: text("certificate")?.to_owned(), key_pem: request.key_pem };
+    let ca = text("ca")?.to_owned();
+    Ok((issued, ca, answer))
+}
+
+fn renew(context: &Context, arguments: &RenewArguments) -> Result<()> {
+    let (environment, client) = (context.environment()?, context.client()?);
+    let now = time::OffsetDateTime::now_utc();
+    let due = |held: &Held| match &arguments.name {
+        Some(name) => held.description.subject.name == *name,
+        None => held.description.expires - now < authority::RENEW_BEFORE,
+    };
+    let held: Vec<Held> = held(&environment)?.into_iter().filter(due).collect();
+    if let (Some(name), []) = (&arguments.name, held.as_slice()) {
+        bail!("no certificate of {name} is in {}", environment.root().display());
+    }
+    let mut renewed = Vec::new();
+    for held in &held {
+        let (issued, _, answer) = order(&client, &held.description.subject)?;
+        service_user::as_owner_of(held.directory()?, || Ok(issued.save(&held.certificate, &held.key)?))?;
+        renewed.push(json!({
+            "kind": held.description.subject.kind.as_str(),
+            "name": held.description.subject.name,
+            "certificate": held.certificate,
+            "expires": answer.get("expires"),
+            "takes_effect": takes_effect(held.description.subject.kind),
+        }));
+    }
+    let columns = [
+        Column::new("KIND", |row| field(row, "kind")),
+        Column::new("NAME", |row| field(row, "name")),
+        Column::new("ENDS", |row| time_field(row, "expires")),
+        Column::new("TAKES EFFECT", |row| field(row, "takes_effect")),
+        Column::new("FILE", |row| field(row, "certificate")),
+    ];
+    context.output.list(&renewed.into(), &columns, "no certificate ends within 90 days")
+}
+
+/// When a renewed certificate is used.
+fn takes_effect(kind: ComponentKind) -> &'static str {
+    match kind {
+        ComponentKind::Server | ComponentKind::LoadBalancer => "at once",
+        ComponentKind::Client => "with the next command",
+        ComponentKind::Broker | ComponentKind::Database => "with its next start",
+    }
+}
+
+/// A certificate in the environment, with its key beside it.
+struct Held {
+    certificate: PathBuf,
+    key: PathBuf,
+    description: Description,
+}
+
+impl Held {
+    fn directory(&self) -> Result<&Path> {
+        self.certificate.parent().context("a file lies in a directory")
+    }
+}
+
+/// The certificates of components in `environment`: every `X.pem` with an `X.key` beside it, in the directory
+/// of a component or its `tls`.
+fn held(environment: &Environment) -> Result<Vec<Held>> {
+    let mut found = Vec::new();
+    let components = subdirectories(environment.root())
+        .with_context(|| format!("cannot read {}", environment.root().display()))?;
+    for component in components {
+        for directory in [component.join("tls"), component] {
+            let Ok(entries) = fs::read_dir(&directory) else { continue };
+            let files = entries.flatten().map(|entry| entry.path());
+            found.extend(
+                files.filter(|path| path.extension().is_some_and(|end| end == "pem")).filter_map(read),
+            );
+        }
+    }
+    found.sort_by(|a, b| a.certificate.cmp(&b.certificate));
+    Ok(found)
+}
+
+fn subdirectories(root: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(root)?.flatten();
+    // Not through links: they may lead anywhere.
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(directories.map(|entry| entry.path()).collect())
+}
+
+fn read(certificate: PathBuf) -> Option<Held> {
+    let key = certificate.with_extension("key");
+    let text = fs::read_to_string(&certificate).ok().filter(|_| key.is_file())?;
+    Some(Held { description: authority::describe(&text).ok()?, certificate, key })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crosstie_security::CertificateAuthority;
+
+    #[test]
+    fn certificates_are_found_where_components_keep_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = Environment::new(directory.path().to_owned());
+        let authority = CertificateAuthority::create("test").unwrap();
+        let local = "127.0.0.1".parse().unwrap();
+        for (place, subject) in [
+            ("server1/tls/server", Subject::server("server1", [])),
+            ("client/client", Subject::client("admin")),
+            (
+                "ca/broker",
+                Subject {
+                    kind: ComponentKind::Broker,
+                    name: "broker".into(),
+                    names: vec!["localhost".into()],
+                    addresses: vec![local],
+                },
+            ),
+        ] {
+            let path = directory.path().join(place);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let issued = authority.issue(&subject).unwrap();
+            issued.save(&path.with_extension("pem"), &path.with_extension("key")).unwrap();
+        }
+        fs::write(directory.path().join("client/ca.pem"), authority.certificate_pem()).unwrap();
+        let found = held(&environment).unwrap();
+        let names: Vec<_> = found.iter().map(|held| held.description.subject.name.as_str()).collect();
+        assert_eq!(names, ["broker", "admin", "server1"]);
+        assert_eq!(found[0].description.subject.addresses, [local]);
+        assert!(found[2].description.subject.names.contains(&"server1".to_owned()));
+    }
+}
