@@ -3,11 +3,13 @@
 //! Opens nothing until it is used, so a server can start while its database is away: each call says
 //! [`OdbError::Unreachable`] until the database is back, and needs no new handle then.
 
+use std::path::PathBuf;
+
 use crate::backend::{mysql, postgres, sqlite};
 use crate::error::OdbError;
 use crate::options::{OdbOptions, Target};
 use crate::pool::Pool;
-use crate::schema::SchemaStatus;
+use crate::schema::{self, SchemaStatus};
 
 /// The operational database. Cheap to clone; one per process. Every call is one transaction, ends within
 /// about twice the statement timeout, and needs a tokio runtime: always the same one, since connections
@@ -87,6 +89,37 @@ impl Odb {
             Backend::Sqlite(pool) => sqlite::schema_status(pool.target()).await,
             Backend::Postgres(pool) => postgres::schema_status(pool.target()).await,
             Backend::Mysql(pool) => mysql::schema_status(pool.target()).await,
+        }
+    }
+
+    /// The newest schema this release knows.
+    ///
+    /// # Errors
+    /// [`OdbError::Migration`] when this release was built without migrations.
+    pub fn known_schema(&self) -> Result<String, OdbError> {
+        match &self.backend {
+            Backend::Sqlite(_) => schema::newest::<diesel::sqlite::Sqlite>(&sqlite::MIGRATIONS),
+            Backend::Postgres(_) => schema::newest::<diesel::pg::Pg>(&postgres::MIGRATIONS),
+            Backend::Mysql(_) => schema::newest::<diesel::mysql::Mysql>(&mysql::MIGRATIONS),
+        }
+    }
+
+    /// Where [`Odb::migrate`] puts the copy of a database of `version`; none for a database server.
+    #[must_use]
+    pub fn backup(&self, version: &str) -> Option<PathBuf> {
+        match &self.backend {
+            Backend::Sqlite(pool) => Some(sqlite::backup::path(&pool.target().path, version)),
+            Backend::Postgres(_) | Backend::Mysql(_) => None,
+        }
+    }
+
+    /// Where the database is, for people: the file, or `HOST:PORT/DATABASE`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.backend {
+            Backend::Sqlite(pool) => pool.target().path.display().to_string(),
+            Backend::Postgres(pool) => pool.target().target.to_string(),
+            Backend::Mysql(pool) => pool.target().target.to_string(),
         }
     }
 

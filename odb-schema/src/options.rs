@@ -212,6 +212,17 @@ pub(crate) struct NetworkTarget {
     pub(crate) statement_timeout: Duration,
 }
 
+impl fmt::Display for NetworkTarget {
+    /// `HOST:PORT/DATABASE`, or `DIRECTORY/DATABASE` of a Unix socket.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.is_socket(), self.host.contains(':')) {
+            (true, _) => write!(f, "{}/{}", self.host, self.database),
+            (false, true) => write!(f, "[{}]:{}/{}", self.host, self.port, self.database),
+            (false, false) => write!(f, "{}:{}/{}", self.host, self.port, self.database),
+        }
+    }
+}
+
 impl NetworkTarget {
     /// Whether `host` is the directory of a Unix socket.
     pub(crate) fn is_socket(&self) -> bool {

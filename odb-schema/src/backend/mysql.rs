@@ -18,7 +18,7 @@ use crate::options::{CONNECT_TIMEOUT, NetworkTarget, Tls};
 use crate::pool::Link;
 use crate::schema::{self, SchemaStatus};
 use crate::tables::{cluster_state, data_entry, lease};
-use crate::tls;
+use crate::tls::{self, Material};
 
 #[path = "../queries/mod.rs"]
 pub(crate) mod queries;
@@ -35,13 +35,13 @@ const ASK_AFTER: Duration = Duration::from_secs(1);
 
 /// A server and how to reach it.
 pub(crate) struct Server {
-    target: NetworkTarget,
-    options: mysql_async::Opts,
+    /// Where it is.
+    pub(crate) target: NetworkTarget,
+    options: OptsBuilder,
 }
 
 impl Server {
-    /// Refuses certificates that cannot be used. The driver reads the files anew for each connection: a
-    /// long-lived server outlives the ones it began with.
+    /// Refuses certificates that cannot be used.
     pub(crate) fn new(target: NetworkTarget) -> Result<Self, OdbError> {
         let password = target.password.as_ref().map(|password| std::str::from_utf8(password.expose()));
         let password =
@@ -59,29 +59,24 @@ impl Server {
             builder.ip_or_hostname(target.host.as_str()).tcp_port(target.port)
         };
         if let Tls::Verify { ca, identity } = &target.tls {
-            tls::client_config(ca.as_deref(), identity.as_ref())?;
-            let roots = match ca {
-                Some(file) => vec![file.clone().into()],
-                None => tls::roots(None)?.into_iter().map(|root| root.to_vec().into()).collect(),
-            };
-            let identity = identity
-                .clone()
-                .map(|identity| ClientIdentity::new(identity.certificate.into(), identity.key.into()));
-            // mysql_async takes the process's provider; another crate may have chosen it already.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            builder = builder.ssl_opts(
-                SslOpts::default()
-                    .with_root_certs(roots)
-                    .with_disable_built_in_roots(true)
-                    .with_client_identity(identity),
-            );
+            tls::accept_mislabelled_keys();
+            tls_options(Material::read(ca.as_deref(), identity.as_ref())?)?;
         }
-        Ok(Self { target, options: builder.into() })
+        Ok(Self { target, options: builder })
+    }
+
+    /// How the next connection is opened. The certificates are read each time: a long-lived server outlives
+    /// the ones it began with.
+    async fn options(&self) -> Result<OptsBuilder, OdbError> {
+        let Tls::Verify { ca, identity } = self.target.tls.clone() else { return Ok(self.options.clone()) };
+        let reading = move || tls_options(Material::read(ca.as_deref(), identity.as_ref())?);
+        let tls = tokio::task::spawn_blocking(reading).await.map_err(OdbError::unreachable)?;
+        Ok(self.options.clone().ssl_opts(tls.map_err(OdbError::unreachable)?))
     }
 
     /// Opens a connection, whatever schema the database has.
     async fn dial(&self) -> Result<Handle, OdbError> {
-        let opening = mysql_async::Conn::new(self.options.clone());
+        let opening = mysql_async::Conn::new(self.options().await?);
         let connection = tokio::time::timeout(CONNECT_TIMEOUT, opening)
             .await
             .map_err(|_| OdbError::unreachable(format!("no connection within {CONNECT_TIMEOUT:?}")))?
@@ -108,6 +103,19 @@ impl Server {
         }
         Ok(handle)
     }
+}
+
+/// The driver's options for those certificates.
+fn tls_options(material: Material) -> Result<SslOpts, OdbError> {
+    let options = SslOpts::default()
+        .with_root_certs(material.roots.into_iter().map(|root| root.to_vec().into()).collect())
+        .with_disable_built_in_roots(true);
+    let Some(shown) = material.identity else { return Ok(options) };
+    if !tls::takes(&shown.key) {
+        return Err(OdbError::Options("the client's key is of no kind that is known".into()));
+    }
+    let key = shown.key.secret_der().to_vec();
+    Ok(options.with_client_identity(Some(ClientIdentity::new(shown.chain_pem.into(), key.into()))))
 }
 
 /// What queries run on.

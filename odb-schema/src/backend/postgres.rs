@@ -21,7 +21,7 @@ use crate::options::{CONNECT_TIMEOUT, NetworkTarget, Tls};
 use crate::pool::Link;
 use crate::schema::{self, SchemaStatus};
 use crate::tables::{cluster_state, data_entry, lease};
-use crate::tls;
+use crate::tls::Material;
 
 #[path = "../queries/mod.rs"]
 pub(crate) mod queries;
@@ -41,7 +41,8 @@ const MIGRATION_LOCK: i64 = 0x006f_6462;
 
 /// A server and how to reach it.
 pub(crate) struct Server {
-    target: NetworkTarget,
+    /// Where it is.
+    pub(crate) target: NetworkTarget,
     config: tokio_postgres::Config,
 }
 
@@ -51,7 +52,7 @@ impl Server {
         let verified = match &target.tls {
             Tls::Off => false,
             Tls::Verify { ca, identity } => {
-                tls::client_config(ca.as_deref(), identity.as_ref()).map(|_| true)?
+                Material::read(ca.as_deref(), identity.as_ref())?.client_config().map(|_| true)?
             }
         };
         let mut config = tokio_postgres::Config::new();
@@ -78,10 +79,11 @@ impl Server {
         let reading = move || match tls {
             Tls::Off => Ok(None),
             Tls::Verify { ca, identity } => {
-                tls::client_config(ca.as_deref(), identity.as_ref()).map(Some).map_err(OdbError::unreachable)
+                Material::read(ca.as_deref(), identity.as_ref())?.client_config().map(Some)
             }
         };
-        let tls = tokio::task::spawn_blocking(reading).await.map_err(OdbError::unreachable)??;
+        let tls = tokio::task::spawn_blocking(reading).await.map_err(OdbError::unreachable)?;
+        let tls = tls.map_err(OdbError::unreachable)?;
         let mut handle = match tls {
             Some(tls) => {
                 let connector = MakeRustlsConnect::new(tls);

@@ -32,7 +32,7 @@ use crate::pool::Link;
 use crate::schema::{self, SchemaStatus};
 use crate::tables::{cluster_state, data_entry, lease};
 
-mod backup;
+pub(crate) mod backup;
 #[path = "../queries/mod.rs"]
 pub(crate) mod queries;
 

@@ -1,20 +1,22 @@
-//! One suite of tests for every backend: on SQLite always, on PostgreSQL and MariaDB when
-//! `CROSSTIE_TEST_POSTGRES` and `CROSSTIE_TEST_MYSQL` hold the URL of a server where databases may be made.
+//! One suite of tests for every backend, and what only some of them can suffer.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stdout,
     clippy::cast_possible_truncation,
-    reason = "tests report by panicking and say on stdout what they skip"
+    reason = "tests report by panicking"
 )]
 
+mod database;
+mod links;
 mod network;
+mod outside;
 mod sqlite_file;
 mod suite;
 mod support;
+mod upgrade;
 
 /// Makes a test per backend of every function named.
 macro_rules! on_every_backend {
@@ -22,19 +24,19 @@ macro_rules! on_every_backend {
         mod sqlite {
             $(#[tokio::test]
             async fn $test() {
-                crate::support::on_sqlite(crate::suite::$topic::$test).await;
+                crate::database::on_sqlite(crate::suite::$topic::$test).await;
             })*
         }
         mod postgres {
             $(#[tokio::test]
             async fn $test() {
-                crate::support::on_postgres(crate::suite::$topic::$test).await;
+                crate::database::on_postgres(crate::suite::$topic::$test).await;
             })*
         }
         mod mysql {
             $(#[tokio::test]
             async fn $test() {
-                crate::support::on_mysql(crate::suite::$topic::$test).await;
+                crate::database::on_mysql(crate::suite::$topic::$test).await;
             })*
         }
     };

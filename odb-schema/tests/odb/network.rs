@@ -1,13 +1,15 @@
-//! What only a database server can suffer: not there, silent, without TLS, its connections cut.
+//! What only a database server can suffer: not there, silent, without TLS, its connections cut, too many of
+//! them wanted.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use crosstie_model::names::Revision;
-use crosstie_odb::{Odb, OdbError, OdbOptions};
+use crosstie_odb::{Odb, OdbError};
 
-use crate::support::{Database, change, dictionary, on_mysql, on_postgres, options, put};
+use crate::database::{Database, on_mysql, on_postgres, options};
+use crate::support::{change, dictionary, put};
 
 /// A server that greets each client with `greeting`, after its first bytes when it must speak first, and
 /// then keeps silent. It ends with the test's process.
@@ -124,40 +126,29 @@ async fn mysql_calls_go_on_when_connections_were_cut() {
     on_mysql(|database| calls_go_on_when_connections_were_cut(database, cut)).await;
 }
 
-/// The CA that signed the certificates of the servers under test, which name 127.0.0.1 and nothing else.
-const CA_VARIABLE: &str = "CROSSTIE_TEST_ODB_CA";
-
-/// With the right CA a link is made; with another, or by a name the certificate lacks, it is refused.
-async fn certificates_are_verified(database: Database) {
-    let Ok(ca) = std::env::var(CA_VARIABLE) else {
-        println!("SKIPPED: {CA_VARIABLE} is not set, so TLS to the database was not tested");
-        return;
-    };
-    let other = tempfile::NamedTempFile::new().unwrap();
-    let issued = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
-    std::fs::write(other.path(), issued.cert.pem()).unwrap();
-    let plain = database.options();
-    let with = |host: &str, ca: &str| OdbOptions {
-        url: plain.url.replace("127.0.0.1", host).replace("tls=off", &format!("ca={ca}")),
-        ..plain.clone()
-    };
-    let right = Odb::connect(&with("127.0.0.1", &ca)).unwrap();
-    assert_eq!(right.revision().await.unwrap(), Revision(0));
-    for (host, ca, reason) in
-        [("127.0.0.1", other.path().to_str().unwrap(), "UnknownIssuer"), ("localhost", &ca, "not valid for")]
-    {
-        let error = Odb::connect(&with(host, ca)).unwrap().revision().await.unwrap_err();
-        let text = error.to_string();
-        assert!(error.is_unreachable() && text.contains(reason), "{host}: {text}");
+/// However many calls are made at once, a handle opens no more connections than it may, and none fails.
+async fn a_handle_keeps_to_its_connections(database: Database, count: &str) {
+    let odb = database.open();
+    let calls = (0..40).map(|_| {
+        let odb = odb.clone();
+        tokio::spawn(async move { odb.revision().await })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        assert_eq!(call.await.unwrap().unwrap(), Revision(0));
     }
+    let open = database.outside(&[]).await.number(count).await;
+    assert_eq!(open, 2, "of two allowed");
 }
 
 #[tokio::test]
-async fn postgres_certificates_are_verified() {
-    on_postgres(certificates_are_verified).await;
+async fn a_postgres_handle_keeps_to_its_connections() {
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    on_postgres(|database| a_handle_keeps_to_its_connections(database, count)).await;
 }
 
 #[tokio::test]
-async fn mysql_certificates_are_verified() {
-    on_mysql(certificates_are_verified).await;
+async fn a_mysql_handle_keeps_to_its_connections() {
+    let count =
+        "SELECT count(*) FROM information_schema.processlist WHERE db = database() AND id <> connection_id()";
+    on_mysql(|database| a_handle_keeps_to_its_connections(database, count)).await;
 }

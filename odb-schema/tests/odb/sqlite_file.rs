@@ -11,7 +11,8 @@ use crosstie_model::names::Revision;
 use crosstie_odb::{Odb, OdbError, SchemaStatus};
 use diesel::{Connection, RunQueryDsl, SqliteConnection, sql_query};
 
-use crate::support::{artifact, change, deploy, dictionary, manifest, options, put, sqlite_url};
+use crate::database::{options, sqlite_url};
+use crate::support::{artifact, change, deploy, dictionary, manifest, put};
 
 fn open(path: &Path) -> Odb {
     Odb::connect(&options(&sqlite_url(path))).unwrap()

@@ -14,7 +14,9 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result};
 use crosstie_model::secret::SecretValue;
 use crosstie_parts::{Credentials, Part, PartPlan, PartTls, Reach, ServiceUser};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 
 use crate::ports::PortBase;
 
@@ -45,6 +47,7 @@ impl Authority {
     /// A file cannot be written.
     pub fn new(directory: &Path) -> Result<Self> {
         let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "CA of a test");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         let authority = Self { directory: directory.to_owned(), issuer };
@@ -60,6 +63,8 @@ impl Authority {
     pub fn issue(&self, name: &str, hosts: &[&str]) -> Result<PartTls> {
         let mut params =
             CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>())?;
+        // Another name than the CA's: OpenSSL would take it for one that signed itself.
+        params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate()?;
@@ -88,6 +93,8 @@ pub struct TestPart {
     pub credentials: Credentials,
     /// A client's certificate, and the CA of both sides.
     pub client: PartTls,
+    /// Who issued its certificate, called `part`, and the client's.
+    pub authority: Authority,
     /// Its directory.
     pub directory: PathBuf,
     /// Ends the part when its standard input closes, which dropping it does.
@@ -137,7 +144,7 @@ impl TestPart {
         part.create(&credentials)?;
         part.start()?;
         let client = authority.issue("client", &["client"])?;
-        Ok(Self { part, address, credentials, client, directory, _watch: watch, _port: port })
+        Ok(Self { part, address, credentials, client, authority, directory, _watch: watch, _port: port })
     }
 }
 

@@ -31,10 +31,15 @@ pub(super) enum BackupError {
     Path,
 }
 
+/// The name of the copy of the file `database` of `version`.
+pub(crate) fn path(database: &Path, version: &str) -> PathBuf {
+    beside(database, &format!("{INFIX}{version}"))
+}
+
 /// Copies the database as it was committed last, on a connection of its own: the caller's holds the lock that
 /// keeps writers away. An interrupted copy never has the name of a whole one.
 pub(super) fn write(target: &FileTarget, version: &str) -> Result<(), BackupError> {
-    let backup = beside(&target.path, &format!("{INFIX}{version}"));
+    let backup = path(&target.path, version);
     let partial = beside(&target.path, ".backup.part");
     let failed = |source| BackupError::File { path: backup.clone(), source };
     claim(&target.path, &partial).map_err(failed)?;

@@ -235,4 +235,9 @@ pub(crate) async fn a_writer_that_is_kept_waiting_is_told_so(database: Database)
     drop(lock);
     let patient = database.open();
     assert_eq!(change(&patient, vec![put(dictionary("a", 2))]).await.unwrap(), Revision(2));
+    // Nor is the handle any worse for it.
+    for (value, revision) in [(3, 3), (4, 4)] {
+        let changed = change(&odb, vec![put(dictionary("a", value))]).await.unwrap();
+        assert_eq!(changed, Revision(revision));
+    }
 }
