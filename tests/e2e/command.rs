@@ -36,9 +36,13 @@ fn bad_usage_ends_with_two_and_failure_with_one_line_and_one() {
     let run = |arguments: &[&str]| {
         Command::new().unwrap().current_directory(empty.path()).args(arguments).run().unwrap()
     };
-    for arguments in
-        [&["--nonsense"][..], &["get"], &["get", "planet"], &["deploy"], &["quickstart", "x", "--cluster"]]
-    {
+    for arguments in [
+        &["--nonsense"][..],
+        &["get"],
+        &["get", "planet"],
+        &["deploy"],
+        &["quickstart", "x", "--servers", "3"],
+    ] {
         assert_eq!(run(arguments).code, 2, "{arguments:?}");
     }
     for arguments in [&["status"][..], &["get", "channel"], &["start", "/nowhere/at/all"], &["logs"]] {
