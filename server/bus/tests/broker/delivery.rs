@@ -8,7 +8,7 @@ use crate::support::{Broker, PASSWORD, changed};
 /// Publishes what no server would.
 async fn publish(broker: &Broker, bodies: &[&[u8]]) {
     let password: String = PASSWORD.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let url = format!("amqp://crosstie:{password}@{}/crosstie", broker.address);
+    let url = format!("amqp://crosstie:{password}@{}/crosstie", broker.address());
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     for body in bodies {

@@ -51,9 +51,8 @@ async fn a_killed_broker_is_found_again_and_many_changes_arrive_as_the_newest() 
 #[tokio::test]
 async fn a_broker_that_takes_nothing_blocks_nobody() {
     let broker = Broker::secured();
-    let own = broker.directory.path().join("broker/own/alarm.conf");
     // A disk that can never be free enough raises the same alarm as a lack of memory.
-    fs::write(&own, "disk_free_limit.absolute = 100000GB\n").unwrap();
+    broker.set(Some("disk_free_limit.absolute = 100000GB\n"));
     broker.kill();
     broker.restart().await;
     let (mut a, mut b) = (broker.bus("a"), broker.bus("b"));
@@ -65,7 +64,7 @@ async fn a_broker_that_takes_nothing_blocks_nobody() {
     publish_many(&a, 20_000);
     assert!(b.hears_nothing());
 
-    fs::remove_file(&own).unwrap();
+    broker.set(None);
     broker.kill();
     a.reaches("away", |state| !state.connected && state.blocked.is_none()).await;
     b.reaches("away", |state| !state.connected).await;

@@ -1,131 +1,102 @@
 //! A broker of the distribution that is gone when the test is over, and buses that talk to it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::fs;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crosstie_bus::{Bus, BusOptions, BusSecrets, BusState, Heard};
+use crosstie_bus::{Bus, BusOptions, BusSecrets, BusState, ClientConfig, Heard};
 use crosstie_model::secret::SecretValue;
 use crosstie_model::settings::BusUrl;
 use crosstie_model::{Event, Revision};
-use crosstie_parts::{Credentials, Part, PartPlan, PartTls, RabbitMq, Reach, ServiceUser};
-use crosstie_security::CertificateAuthority;
-use crosstie_security::authority::IssuedCertificate;
-use crosstie_security::tls::{ClientIdentity, client_config, roots};
+use crosstie_parts::{PartTls, RabbitMq};
+use crosstie_security::tls::{ClientIdentity, client_config, roots_from_file};
+use crosstie_test_support::parts::{Authority, TestPart};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustls::ClientConfig;
 use tokio::sync::mpsc;
 
-pub(crate) const PASSWORD: &str = "it's \"$ecret\"; --";
+/// The password of the broker's user.
+pub(crate) const PASSWORD: &str = "it's a secret";
 /// Longest a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A broker and its authority.
-pub(crate) struct Broker {
-    part: Arc<RabbitMq>,
-    pub(crate) address: SocketAddr,
-    pub(crate) authority: CertificateAuthority,
-    pub(crate) directory: tempfile::TempDir,
-}
+pub(crate) struct Broker(Arc<TestPart>);
 
 impl Broker {
-    /// One that listens with TLS.
+    /// One that listens with TLS; its certificate is for 127.0.0.1.
     pub(crate) fn secured() -> Self {
-        Self::start(|directory, authority| {
-            let issued = authority.issue_server("broker", &["localhost"], &[]).unwrap();
-            let file = |name: &str| directory.join(name);
-            issued.save(&file("broker.pem"), &file("broker.key")).unwrap();
-            authority.save(directory).unwrap();
-            Some(PartTls { ca: file("ca.pem"), certificate: file("broker.pem"), key: file("broker.key") })
-        })
+        Self(Arc::new(TestPart::start("rabbitmq", RabbitMq::new).unwrap()))
     }
 
     /// One that listens in plain.
     pub(crate) fn plain() -> Self {
-        Self::start(|_, _| None)
+        Self(Arc::new(TestPart::start_with("rabbitmq", RabbitMq::new, |plan| plan.tls = None).unwrap()))
     }
 
-    fn start(tls: impl Fn(&Path, &CertificateAuthority) -> Option<PartTls>) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let authority = CertificateAuthority::create("test").unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let part = RabbitMq::new(PartPlan {
-            directory: directory.path().join("broker"),
-            address,
-            tls: tls(directory.path(), &authority),
-            user: ServiceUser::for_part("rabbitmq").unwrap(),
-        });
-        part.create(&Credentials {
-            user: "crosstie".into(),
-            password: SecretValue::new(PASSWORD.as_bytes().to_vec()),
-            database: "crosstie".into(),
-            reach: Reach::OneDatabase,
-        })
-        .unwrap();
-        let broker = Self { part: Arc::new(part), address, authority, directory };
-        broker.part.start().unwrap();
-        broker
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.0.authority
     }
 
     /// Starts it again, while buses go on.
     pub(crate) async fn restart(&self) {
-        let part = Arc::clone(&self.part);
-        tokio::task::spawn_blocking(move || part.start().unwrap()).await.unwrap();
+        let broker = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || broker.part.start().unwrap()).await.unwrap();
     }
 
     /// SIGKILL.
     pub(crate) fn kill(&self) {
-        let pid = Pid::from_raw(i32::try_from(self.part.pid().unwrap()).unwrap());
+        let pid = Pid::from_raw(i32::try_from(self.0.part.pid().unwrap()).unwrap());
         kill(pid, Signal::SIGKILL).unwrap();
-        while self.part.pid().is_some() {
+        while self.0.part.pid().is_some() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// A certificate of its authority.
-    pub(crate) fn issue(&self, name: &str) -> IssuedCertificate {
-        self.authority.issue_server(name, &[name], &[IpAddr::V4(Ipv4Addr::LOCALHOST)]).unwrap()
+    /// Adds to its settings, or takes away what was added, from the next start on.
+    pub(crate) fn set(&self, settings: Option<&str>) {
+        let own = self.0.directory.join("own/test.conf");
+        match settings {
+            Some(text) => fs::write(own, text).unwrap(),
+            None => fs::remove_file(own).unwrap(),
+        }
     }
 
     /// What a server of its environment shows and trusts.
-    pub(crate) fn tls(&self, name: &str) -> Arc<ClientConfig> {
-        tls(&self.authority, Some(&self.issue(name)))
+    pub(crate) fn tls(&self) -> Arc<ClientConfig> {
+        tls(&self.0.client, Some(&self.0.client))
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("amqps://crosstie@{}/crosstie", self.address())
+    }
+
+    pub(crate) fn plain_url(&self) -> String {
+        format!("amqp://crosstie@{}/crosstie", self.address())
     }
 
     /// A server's bus, over TLS.
     pub(crate) fn bus(&self, name: &str) -> Server {
-        let url = format!("amqps://crosstie@localhost:{}/crosstie", self.address.port());
-        Server::start(name, &url, PASSWORD, Some(self.tls(name)))
+        Server::start(name, &self.url(), PASSWORD, Some(self.tls()))
     }
 
     /// A server's bus, in plain.
     pub(crate) fn plain_bus(&self, name: &str) -> Server {
         Server::start(name, &self.plain_url(), PASSWORD, None)
     }
-
-    pub(crate) fn plain_url(&self) -> String {
-        format!("amqp://crosstie@{}/crosstie", self.address)
-    }
 }
 
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.part.stop().unwrap();
-    }
-}
-
-/// What trusts `authority` and shows `identity`.
-pub(crate) fn tls(
-    authority: &CertificateAuthority,
-    identity: Option<&IssuedCertificate>,
-) -> Arc<ClientConfig> {
-    let identity = identity.map(|issued| ClientIdentity {
-        chain_pem: issued.certificate_pem.as_bytes(),
-        key_pem: &issued.key_pem,
-    });
-    client_config(roots(authority.certificate_pem().as_bytes()).unwrap(), identity.as_ref(), &[]).unwrap()
+/// What trusts the authority of `trusted` and shows `own`.
+pub(crate) fn tls(trusted: &PartTls, own: Option<&PartTls>) -> Arc<ClientConfig> {
+    let files = own.map(|own| (fs::read(&own.certificate).unwrap(), fs::read(&own.key).unwrap()));
+    let files = files.map(|(chain, key)| (chain, SecretValue::new(key)));
+    let identity = files.as_ref().map(|(chain_pem, key_pem)| ClientIdentity { chain_pem, key_pem });
+    client_config(roots_from_file(&trusted.ca).unwrap(), identity.as_ref(), &[]).unwrap()
 }
 
 struct Secrets {

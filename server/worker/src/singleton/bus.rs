@@ -200,3 +200,97 @@ impl BusSecrets for ServerSecrets {
         read().map_err(|error| error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crosstie_parts::RabbitMq;
+    use crosstie_process::control::ToSupervisor;
+    use crosstie_security::write_private;
+    use crosstie_test_support::parts::TestPart;
+
+    fn options(broker: &TestPart, server: &str) -> BusOptions {
+        let directory = broker.directory.clone();
+        write_private(&directory.join("password"), broker.credentials.password.expose()).unwrap();
+        let key = Arc::new(ClusterKey::generate().unwrap());
+        BusOptions {
+            url: BusUrl::parse(&format!("amqp://crosstie@{}/crosstie", broker.address)).unwrap(),
+            server: server.parse().unwrap(),
+            exchange: "crosstie".into(),
+            secrets: Box::new(ServerSecrets {
+                directory: directory.clone(),
+                security: SecuritySection::default(),
+                password: Some("file:password".into()),
+                resolver: SecretResolver::new(key, directory),
+            }),
+        }
+    }
+
+    async fn soon<F: Future>(work: F) -> F::Output {
+        tokio::time::timeout(Duration::from_secs(15), work).await.expect("not in time")
+    }
+
+    fn changed(revision: u64) -> Event {
+        Event::RevisionChanged { revision: Revision(revision) }
+    }
+
+    #[tokio::test]
+    async fn a_change_elsewhere_reaches_the_workers_and_is_not_said_again() {
+        let broker = TestPart::start_with("rabbitmq", RabbitMq::new, |plan| plan.tls = None).unwrap();
+        let (outbox, mut to_workers) = Outbox::new();
+        let segment = Segment::create().unwrap();
+        let metrics = Metrics::new(Arc::clone(&segment) as _);
+        let link = BusLink::default();
+        assert_eq!(link.status(), BusStatus::in_host());
+        let bridge = Bridge {
+            link: link.clone(),
+            outbox,
+            standing: Arc::default(),
+            segment: Arc::clone(&segment),
+            metrics,
+        };
+        let running = tokio::spawn(bridge.run(Some(options(&broker, "here"))));
+        let (sender, mut there) = mpsc::channel(16);
+        let other = Bus::start(options(&broker, "there"), sender);
+        assert_eq!(soon(there.recv()).await, Some(Heard::CompareNow));
+        // Connected for the first time, the workers compare once.
+        let told = soon(to_workers.recv()).await;
+        assert!(matches!(told, Some(ToSupervisor::Event(event)) if event == changed(0)));
+        assert_eq!(segment.is_bus_connected(), Some(true));
+        assert!(link.status().reachable && link.status().kind == "rabbitmq");
+
+        other.publish(&changed(7));
+        let told = soon(to_workers.recv()).await;
+        assert!(matches!(told, Some(ToSupervisor::Event(event)) if event == changed(7)));
+        link.publish(&changed(8));
+        // Had 7 been said again it would be heard before 8.
+        assert_eq!(soon(there.recv()).await, Some(Heard::Changed(changed(8))));
+
+        link.close().await;
+        soon(running).await.unwrap();
+        assert!(to_workers.try_recv().is_err());
+        other.close().await;
+    }
+
+    #[tokio::test]
+    async fn many_hints_reach_the_workers_as_few() {
+        let (outbox, mut to_workers) = Outbox::new();
+        let segment = Segment::create().unwrap();
+        let metrics = Metrics::new(Arc::clone(&segment) as _);
+        let (link, standing) = (BusLink::default(), Arc::default());
+        let bridge = Bridge { link, outbox, standing, segment, metrics };
+        let (sender, heard) = mpsc::channel(HINTS);
+        let flood = async move {
+            for revision in 1..=1_000 {
+                sender.send(Heard::Changed(changed(revision))).await.unwrap();
+            }
+        };
+        tokio::join!(bridge.pass_on(heard), flood);
+        let mut told = Vec::new();
+        while let Ok(ToSupervisor::Event(event)) = to_workers.try_recv() {
+            told.push(event);
+        }
+        assert_eq!(told.last(), Some(&changed(1_000)));
+        assert!(told.len() < 100, "{} hints", told.len());
+    }
+}
