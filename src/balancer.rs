@@ -192,7 +192,7 @@ pub(crate) fn create(
         kind: ComponentKind::LoadBalancer,
         name: NAME.parse().context("the load balancer's name")?,
         names: vec!["localhost".to_owned(), NAME.to_owned()],
-        addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
+        addresses: vec![ports.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
     })?;
     issued.save(&path.join("tls/lb.pem"), &path.join("tls/lb.key"))?;
     write_public(&path.join("tls/ca.pem"), authority.certificate_pem().as_bytes())?;

@@ -3,6 +3,7 @@
 //! The authority's key is in no file: it lies in the operational database, sealed with the cluster key.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -17,11 +18,15 @@ use crate::odb;
 /// The first administrator; the command line's certificate speaks for them.
 pub(crate) const ADMINISTRATOR: &str = "admin";
 
-/// Issues `server`'s certificate: for this host, or for the names and addresses the one before held.
-pub(crate) fn issue_server(authority: &CertificateAuthority, server: &ServerDirectory) -> Result<()> {
+/// Issues `server`'s certificate: for this host and `ip`, or for the names and addresses the one before held.
+pub(crate) fn issue_server(
+    authority: &CertificateAuthority,
+    server: &ServerDirectory,
+    ip: IpAddr,
+) -> Result<()> {
     let (certificate, key) = (server.tls().join("server.pem"), server.tls().join("server.key"));
     let held = fs::read_to_string(&certificate).ok().and_then(|pem| authority::describe(&pem).ok());
-    let subject = held.map_or_else(|| Subject::server(&server.name(), []), |held| held.subject);
+    let subject = held.map_or_else(|| Subject::server(&server.name(), [ip]), |held| held.subject);
     Ok(authority.issue(&subject)?.save(&certificate, &key)?)
 }
 
@@ -48,7 +53,7 @@ pub(crate) fn renew(environment: &Environment, server: &ServerDirectory, setting
     }
     let renewed = open_authority(server, settings).and_then(|authority| {
         if due.contains(&&own) {
-            issue_server(&authority, server)?;
+            issue_server(&authority, server, Ipv4Addr::LOCALHOST.into())?;
         }
         if due.contains(&&client) {
             issue_client(&authority, environment)?;

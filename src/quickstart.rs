@@ -9,7 +9,7 @@ mod cluster;
 mod report;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -61,6 +61,10 @@ pub(crate) struct Arguments {
     /// CROSSTIE_BROKER_PASSWORD
     #[arg(long, value_name = "URL", requires = "cluster")]
     broker: Option<String>,
+    /// The address of this host on which the cluster listens, so that servers of other hosts can join; its
+    /// database and broker must then be somebody else's
+    #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST.into(), requires = "cluster")]
+    address: IpAddr,
     /// First port: service traffic P (HTTP) and P+50 (HTTPS), management P+100; of a cluster's servers P and
     /// P+100 onwards (HTTPS), its load balancer P+200 (HTTP) and P+250 (HTTPS)
     #[arg(long, value_name = "P", default_value_t = 17010,
@@ -76,13 +80,13 @@ pub(crate) struct Arguments {
 
 /// Makes the environment, starts it and says how to go on.
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
-    let ports = Ports { base: arguments.port_base };
+    let ports = Ports { ip: arguments.address, base: arguments.port_base };
     let root = claim(&arguments.directory)?;
     let user = arguments.user.as_deref();
     if user.is_none() {
         service_user::ensure_default(&root);
     }
-    let plan = arguments.cluster.then(|| cluster::Plan::new(arguments));
+    let plan = arguments.cluster.then(|| cluster::Plan::new(arguments)).transpose()?;
     let addresses =
         plan.as_ref().map_or_else(|| ports.of_one_server().to_vec(), |plan| plan.addresses(ports));
     let made = ports.check(&addresses).and_then(|()| match &plan {
@@ -102,13 +106,19 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 /// The addresses of an environment by its base port.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ports {
+    ip: IpAddr,
     base: u16,
 }
 
 impl Ports {
     /// The address that many ports above the base.
     pub(crate) fn address(self, offset: u16) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.base.saturating_add(offset)).into()
+        (self.ip, self.base.saturating_add(offset)).into()
+    }
+
+    /// Where the environment listens.
+    pub(crate) fn ip(self) -> IpAddr {
+        self.ip
     }
 
     /// Where the server at `index` of a cluster takes the load balancer's traffic.
@@ -188,7 +198,7 @@ fn make(root: &Path, ports: Ports, user: Option<&str>) -> Result<Environment> {
     make_directories(&environment, &server)?;
     step("certificates and keys");
     let secrets = make_secrets(&environment)?;
-    give_secrets(&secrets, &server)?;
+    give_secrets(&secrets, &server, ports.ip())?;
     step("configuration");
     let mut settings = settings_of(ports)?;
     settings.server.user = user.map(str::to_owned);
@@ -249,9 +259,9 @@ fn make_secrets(environment: &Environment) -> Result<Secrets> {
 }
 
 /// Writes what a server needs of them into its directory.
-fn give_secrets(secrets: &Secrets, server: &ServerDirectory) -> Result<()> {
+fn give_secrets(secrets: &Secrets, server: &ServerDirectory, ip: IpAddr) -> Result<()> {
     secrets.cluster_key.save(&server.tls().join("cluster.key"))?;
-    certificates::issue_server(&secrets.authority, server)?;
+    certificates::issue_server(&secrets.authority, server, ip)?;
     Ok(write_public(&server.tls().join("ca.pem"), secrets.authority.certificate_pem().as_bytes())?)
 }
 
@@ -318,14 +328,15 @@ mod tests {
         if base > 65_000 {
             return;
         }
-        let ports = Ports { base };
+        let ports = Ports { ip: Ipv4Addr::LOCALHOST.into(), base };
         let refused = ports.check(&ports.of_one_server()).unwrap_err().to_string();
         assert!(refused.contains(&base.to_string()) && refused.contains("--port-base"), "{refused}");
     }
 
     #[test]
     fn the_settings_are_valid_and_read_back() {
-        let text = settings::template(&settings_of(Ports { base: 20_000 }).unwrap());
+        let text =
+            settings::template(&settings_of(Ports { ip: Ipv4Addr::LOCALHOST.into(), base: 20_000 }).unwrap());
         let read = settings::parse(&text, Path::new("server.toml")).unwrap();
         assert_eq!(read.management.address.port(), 20_100);
         assert!(!read.security.require_security);

@@ -66,6 +66,7 @@ fn workers(context: &Context, component: &Value) -> Result<()> {
         Column::new("PID", |row| field(row, "pid")),
         Column::new("STATE", |row| field(row, "state")),
         Column::new("SINGLETON", |row| field(row, "singleton")),
+        Column::new("LEADER", |row| field(row, "leader")),
         Column::new("CONNECTIONS", |row| field(row, "connections")),
         Column::new("IN FLIGHT", |row| field(row, "in_flight")),
         Column::new("REQUESTS", |row| field(row, "requests")),

@@ -50,17 +50,31 @@ pub(crate) struct Plan {
     pub(crate) broker: Option<String>,
     /// The user that servers become.
     pub(crate) user: Option<String>,
+    /// Whether only this host reaches it; otherwise channels need credentials.
+    is_alone: bool,
 }
 
 impl Plan {
     /// What the command line asks for.
-    pub(super) fn new(arguments: &super::Arguments) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Other hosts could join, but not reach the database or the broker.
+    pub(super) fn new(arguments: &super::Arguments) -> Result<Self> {
+        let is_alone = arguments.address.is_loopback();
+        if !is_alone && (arguments.odb.is_none() || arguments.broker.is_none()) {
+            bail!(
+                "a cluster that listens on {} needs a database and a broker that other hosts reach: --odb and \
+                 --broker",
+                arguments.address
+            );
+        }
+        Ok(Self {
             servers: arguments.servers,
             odb: arguments.odb.clone(),
             broker: arguments.broker.clone(),
             user: arguments.user.clone(),
-        }
+            is_alone,
+        })
     }
 
     /// Every address that must be free.
@@ -95,7 +109,7 @@ pub(crate) fn make(root: &Path, ports: Ports, plan: &Plan) -> Result<Environment
     super::step("certificates and keys");
     let secrets = super::make_secrets(&environment)?;
     for server in &servers {
-        super::give_secrets(&secrets, server)?;
+        super::give_secrets(&secrets, server, ports.ip())?;
     }
     balancer::create(&environment, &secrets.authority, ports, plan.servers)?;
     let own = own_parts(&environment, ports, plan);
@@ -237,10 +251,9 @@ fn settings_of(
     let mut settings = json!({
         "server": {"name": server.name(), "https": ports.service(index)},
         "management": {"address": ports.management_of(index)},
-        "http": {"front": "load_balancer"},
         "odb": {"url": odb.url},
         "bus": {"url": broker.url},
-        "security": {"require_security": false},
+        "security": {"require_security": !plan.is_alone},
     });
     let mut set = |pointer: &str, key: &str, value: serde_json::Value| {
         if let Some(section) = settings.pointer_mut(pointer).and_then(serde_json::Value::as_object_mut) {

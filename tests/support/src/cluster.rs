@@ -227,7 +227,7 @@ impl Cluster {
     #[must_use]
     pub fn wait_until_converged(&self) -> u64 {
         let serving = |number| {
-            let status = self.json_of(number, &["server", "show"]).ok()?;
+            let status = self.json_of(number, &["server", "show", &format!("server{number}")]).ok()?;
             status.get("revision").and_then(Value::as_u64)
         };
         wait_for("the servers serve one revision", || {
