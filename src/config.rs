@@ -26,7 +26,8 @@ pub(crate) enum Command {
         /// The change's id, or its beginning
         commit: Option<String>,
     },
-    /// Bring things back to how they were after an earlier change
+    /// Bring things back to how they were after an earlier change, whose history its id tells: the files of
+    /// one server, or definitions, deployments and secrets of the whole cluster at once
     Rollback {
         #[command(flatten)]
         which: Which,
@@ -73,9 +74,15 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
             }
         }
         Command::Rollback { which, commit } => {
-            let body = json!({"repository": which.repository(), "to": commit});
+            let mut body = json!({"to": commit});
+            if let (true, Some(fields)) = (which.definitions, body.as_object_mut()) {
+                fields.insert("repository".into(), which.repository().into());
+            }
             let answer = client.post("/config/rollback", &body)?;
             let mut sentence = format!("back at {commit}");
+            if field(&answer, "revision") != "-" {
+                sentence.push_str(&format!("; the cluster is at revision {}", field(&answer, "revision")));
+            }
             if field(&answer, "set_aside") != "-" {
                 sentence.push_str(&format!("; what was not accepted is in {}", field(&answer, "set_aside")));
             }

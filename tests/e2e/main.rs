@@ -22,6 +22,8 @@ mod garbage;
 mod hot_deploy;
 mod layering;
 mod quickstart;
+mod members;
+mod odb;
 mod service_user;
 mod workers;
 

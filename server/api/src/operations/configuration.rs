@@ -149,6 +149,28 @@ impl Operations {
         }
     }
 
+    /// Which of the two histories holds the commit whose hash starts with `commit`.
+    ///
+    /// # Errors
+    /// Neither does, or both do.
+    pub async fn repository_of(&self, commit: &str) -> Result<ConfigRepositoryKind, OperationError> {
+        let wanted = commit.to_owned();
+        let in_server = self.in_config_repository(move |r| Ok(r.find(&wanted).is_ok())).await?;
+        let wanted = commit.to_owned();
+        let in_cluster = self.in_cluster_repository(move |r| Ok(r.find(&wanted).is_ok())).await?;
+        match (in_server, in_cluster) {
+            (true, false) => Ok(ConfigRepositoryKind::Server),
+            (false, true) => Ok(ConfigRepositoryKind::Cluster),
+            (true, true) => {
+                let text = format!("both histories have a commit {commit}: give more of its hash");
+                Err(OperationError::Invalid(text))
+            }
+            (false, false) => Err(OperationError::NotFound(format!(
+                "commit {commit}, neither of the server's files nor of the cluster's definitions"
+            ))),
+        }
+    }
+
     /// Brings the server's own files back to what `commit` held, as a new commit on top, and tells the
     /// workers.
     ///

@@ -5,6 +5,7 @@
 //! is logged and changes nothing else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crosstie_api::operations::{OperationError, Operations};
 use crosstie_config::document::render_entry;
@@ -12,6 +13,9 @@ use crosstie_config::repository::{ClusterCommit, file_path};
 use crosstie_model::Revision;
 use crosstie_odb::{AuditChange, AuditEntry, Odb};
 use tokio::sync::Notify;
+
+/// After how long a failure is tried again although nothing changed.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// How many audit rows are replayed at once.
 const BATCH: u32 = 200;
@@ -25,7 +29,8 @@ pub(super) async fn write(operations: Operations, odb: Odb, wake: Arc<Notify>) {
             Ok(_) => {}
             Err(error) => {
                 tracing::error!(%error, "the cluster's configuration history could not be written");
-                wake.notified().await;
+                // Whether there was news meanwhile, or only time went by.
+                let _ = tokio::time::timeout(RETRY, wake.notified()).await;
             }
         }
     }

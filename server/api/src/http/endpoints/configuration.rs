@@ -94,9 +94,9 @@ struct Patch {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RollbackTo {
-    /// Which history; the server's own by default.
+    /// Which history; for a commit that of the two which holds it, by default.
     #[serde(default)]
-    repository: ConfigRepositoryKind,
+    repository: Option<ConfigRepositoryKind>,
     /// The commit.
     #[serde(default)]
     to: Option<String>,
@@ -134,7 +134,12 @@ async fn rollback(call: Call) -> Outcome {
     let target: RollbackTo = call.json()?;
     let intent = call.intent()?;
     let operations = call.operations();
-    let done = match (target.repository, target.to, target.revision) {
+    let repository = match (target.repository, &target.to) {
+        (Some(named), _) => named,
+        (None, Some(commit)) => operations.repository_of(commit).await?,
+        (None, None) => ConfigRepositoryKind::Cluster,
+    };
+    let done = match (repository, target.to, target.revision) {
         (ConfigRepositoryKind::Server, Some(commit), None) => {
             let done = operations.rollback_server_config(&commit, &intent.author).await?;
             return json(StatusCode::OK, &done);
