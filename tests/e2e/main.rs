@@ -24,6 +24,7 @@ mod layering;
 mod quickstart;
 mod members;
 mod odb;
+mod odb;
 mod service_user;
 mod workers;
 
