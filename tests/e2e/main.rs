@@ -21,10 +21,9 @@ mod documentation;
 mod garbage;
 mod hot_deploy;
 mod layering;
-mod quickstart;
 mod members;
 mod odb;
-mod odb;
+mod quickstart;
 mod service_user;
 mod workers;
 
