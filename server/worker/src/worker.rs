@@ -168,8 +168,7 @@ impl Parts {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let cluster_key = Arc::new(ClusterKey::load(&directory.join(&settings.security.cluster_key))?);
         let odb = open_odb(&directory, &settings, &cluster_key)?;
-        let (chain, key) = (&settings.security.certificate, &settings.security.key);
-        let certificate = ReloadingCertificate::load(directory.join(chain), directory.join(key))?;
+        let certificate = load_certificate(&directory, &settings)?;
         let (outbox, queue) = Outbox::new();
         let barrier = segment.barrier().ok_or("the worker has no slot")?;
         let in_force = Some(barrier.in_force());
@@ -324,6 +323,14 @@ fn start_python(
         user_config: user_config.clone(),
         on_exhausted: Box::new(on_exhausted),
     })?)
+}
+
+fn load_certificate(
+    directory: &Path,
+    settings: &ServerSettings,
+) -> Result<Arc<ReloadingCertificate>, StartError> {
+    let file = |path: &Path| directory.join(path);
+    Ok(ReloadingCertificate::load(file(&settings.security.certificate), file(&settings.security.key))?)
 }
 
 fn open_odb(directory: &Path, settings: &ServerSettings, key: &Arc<ClusterKey>) -> Result<Odb, StartError> {
