@@ -2,5 +2,5 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests report by panicking and on stdout")]
 
-mod databases;
+mod life;
 mod support;

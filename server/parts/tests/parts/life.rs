@@ -1,4 +1,4 @@
-//! PostgreSQL and MariaDB alike.
+//! The parts alike, and what concerns databases only.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -6,23 +6,33 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crosstie_parts::{MariaDb, Part, PartError, PartPlan, Postgres};
+use crosstie_parts::{MariaDb, Part, PartError, PartPlan, Postgres, RabbitMq};
+use crosstie_test_support::PortBase;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
 use crate::support::{Started, credentials, plan};
 
+/// Runs `test` on a part that is made but not started.
+fn on<P: Part>(user: &str, make: fn(PartPlan) -> P, test: &impl Fn(&dyn Part, &PartPlan)) {
+    let directory = tempfile::tempdir().unwrap();
+    let port = PortBase::reserve().unwrap();
+    let plan = plan(directory.path(), "part", user, &port);
+    let started = Started { part: make(plan.clone()) };
+    started.part.create(&credentials()).unwrap();
+    test(&started.part, &plan);
+}
+
 /// Runs `test` on each database, made but not started.
 fn on_each(test: impl Fn(&dyn Part, &PartPlan)) {
-    fn one<P: Part>(name: &str, user: &str, make: fn(PartPlan) -> P, test: &impl Fn(&dyn Part, &PartPlan)) {
-        let directory = tempfile::tempdir().unwrap();
-        let plan = plan(directory.path(), name, user);
-        let started = Started { part: make(plan.clone()) };
-        started.part.create(&credentials()).unwrap();
-        test(&started.part, &plan);
-    }
-    one("postgresql", "postgres", Postgres::new, &test);
-    one("mariadb", "mysql", MariaDb::new, &test);
+    on("postgres", Postgres::new, &test);
+    on("mysql", MariaDb::new, &test);
+}
+
+/// Runs `test` on every part, made but not started.
+fn on_every(test: impl Fn(&dyn Part, &PartPlan)) {
+    on_each(&test);
+    on("rabbitmq", RabbitMq::new, &test);
 }
 
 fn send(pid: u32, signal: Signal) {
@@ -42,8 +52,8 @@ fn listens(plan: &PartPlan) -> bool {
 }
 
 #[test]
-fn a_database_starts_once_and_stops() {
-    on_each(|part, plan| {
+fn a_part_starts_once_and_stops() {
+    on_every(|part, plan| {
         assert_eq!(part.pid(), None);
         let pid = part.start().unwrap();
         assert!(listens(plan));
@@ -62,8 +72,8 @@ fn a_database_starts_once_and_stops() {
 }
 
 #[test]
-fn a_killed_database_starts_again() {
-    on_each(|part, plan| {
+fn a_killed_part_starts_again() {
+    on_every(|part, plan| {
         let first = part.start().unwrap();
         send(first, Signal::SIGKILL);
         wait_until("the killed database is gone", || part.pid() != Some(first));
@@ -73,8 +83,8 @@ fn a_killed_database_starts_again() {
 }
 
 #[test]
-fn a_database_whose_starter_died_is_found_again() {
-    on_each(|part, plan| {
+fn a_part_whose_starter_died_is_found_again() {
+    on_every(|part, plan| {
         let pid = part.start().unwrap();
         fs::remove_file(plan.directory.join("part.pid")).unwrap();
         assert_eq!(part.pid(), Some(pid));
@@ -103,7 +113,7 @@ fn a_stale_file_with_the_id_of_another_process_keeps_nobody_from_starting() {
 
 #[test]
 fn an_address_that_is_taken_is_named() {
-    on_each(|part, plan| {
+    on_every(|part, plan| {
         let _taken = TcpListener::bind(plan.address).unwrap();
         let error = part.start().unwrap_err();
         assert!(matches!(&error, PartError::AddressTaken { address, .. } if *address == plan.address));
@@ -161,7 +171,8 @@ fn the_environment_is_opened_to_passing_through_and_nothing_above_it() {
     let close = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     close(&environment, 0o700);
     close(directory.path(), 0o700);
-    let plan = plan(&environment, "postgresql", "postgres");
+    let port = PortBase::reserve().unwrap();
+    let plan = plan(&environment, "postgresql", "postgres", &port);
     let error = Postgres::new(plan.clone()).create(&credentials()).unwrap_err();
     let PartError::Unreachable { directory: closed, .. } = &error else { panic!("{error}") };
     assert_eq!(closed, &directory.path().canonicalize().unwrap());
@@ -173,9 +184,35 @@ fn the_environment_is_opened_to_passing_through_and_nothing_above_it() {
 #[test]
 fn credentials_that_would_need_quoting_are_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let plan = plan(directory.path(), "postgresql", "postgres");
+    let port = PortBase::reserve().unwrap();
+    let plan = plan(directory.path(), "postgresql", "postgres", &port);
     let mut wrong = credentials();
     wrong.user = "crosstie\" SUPERUSER; --".into();
     let error = Postgres::new(plan).create(&wrong).unwrap_err();
     assert!(matches!(error, PartError::Invalid { what: "the user's name", .. }), "{error}");
+}
+
+#[test]
+fn a_directory_whose_name_the_programs_would_misread_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = PortBase::reserve().unwrap();
+    for name in ["a\"b", "a'b", "a\\b", "a\nb"] {
+        let plan = plan(directory.path(), name, "postgres", &port);
+        let error = Postgres::new(plan).create(&credentials()).unwrap_err();
+        assert!(matches!(error, PartError::Invalid { what: "the part's directory", .. }), "{error}");
+    }
+}
+
+#[test]
+fn other_signs_in_a_directory_s_name_are_taken_as_they_are() {
+    fn start<P: Part>(user: &str, make: fn(PartPlan) -> P) {
+        let directory = tempfile::tempdir().unwrap();
+        let port = PortBase::reserve().unwrap();
+        let started = Started { part: make(plan(directory.path(), "a #part; é", user, &port)) };
+        started.part.create(&credentials()).unwrap();
+        started.part.start().unwrap();
+    }
+    start("postgres", Postgres::new);
+    start("mysql", MariaDb::new);
+    start("rabbitmq", RabbitMq::new);
 }
