@@ -1,9 +1,10 @@
 //! The cluster's state at a revision: the current one as a snapshot, earlier ones from the audit.
 
-use crosstie_model::Snapshot;
 use crosstie_model::names::{Digest, Revision, UnitName};
+use crosstie_model::{Definition, Snapshot};
 use serde_json::Value;
 
+use crate::deployment::document;
 use crate::error::OdbError;
 use crate::handle::{Odb, run};
 
@@ -41,6 +42,26 @@ pub struct PastState {
     pub snapshot: Snapshot,
     /// Deployments that were active then and are no longer kept.
     pub missing: Vec<(UnitName, Digest)>,
+}
+
+impl PastState {
+    /// Every object of that state as the audit names and shows it: `KIND/NAME` and `deployment/UNIT`.
+    ///
+    /// # Errors
+    /// A definition cannot be written as JSON.
+    pub fn documents(&self) -> Result<Vec<(String, Value)>, OdbError> {
+        let mut documents = Vec::new();
+        for (id, body) in &self.snapshot.definitions {
+            let definition = Definition { id: id.clone(), body: body.clone() };
+            let value = definition.to_value().map_err(|error| OdbError::stored(id, error))?;
+            documents.push((id.to_string(), value));
+        }
+        for (unit, active) in &self.snapshot.units {
+            let (digest, kind) = (active.digest.to_string(), active.kind.as_str());
+            documents.push((format!("deployment/{unit}"), document(&digest, kind, &active.manifest)));
+        }
+        Ok(documents)
+    }
 }
 
 impl Odb {

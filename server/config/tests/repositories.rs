@@ -365,6 +365,28 @@ mod cluster {
     }
 
     #[test]
+    fn a_history_may_begin_where_its_rows_do() {
+        let (directory, mut repository) = repository();
+        let (other_directory, mut other) = self::repository();
+        let base = ClusterCommit {
+            files: vec![("channel/a.yaml".into(), Some("a".into())), ("job/b.yaml".into(), Some("b".into()))],
+            ..row(5)
+        };
+        for repository in [&mut repository, &mut other] {
+            repository.begin_at(&base).unwrap();
+            assert!(repository.continues(&row(5)).unwrap());
+            assert_eq!(repository.append(&rows(5..=9)).unwrap(), Revision(9));
+        }
+        assert_eq!(repository.head().unwrap(), other.head().unwrap());
+        assert!(repository.begin_at(&base).is_err());
+        assert!(repository.continues(&row(9)).unwrap());
+        let at = directory.path();
+        assert_eq!(fs::read_to_string(at.join("job/b.yaml")).unwrap(), "b");
+        assert_eq!(git(at, &["rev-list", "--count", "main"]), "5");
+        assert_eq!(git(other_directory.path(), &["status", "--porcelain"]), "");
+    }
+
+    #[test]
     fn what_lost_objects_is_set_aside_and_replayed() {
         let root = tempfile::tempdir().unwrap();
         for (case, harm) in [damage_objects as fn(&Path), damage_head].iter().enumerate() {

@@ -161,7 +161,10 @@ pub(crate) async fn the_audit_is_trimmed_from_its_old_end(database: Database) {
     assert_eq!(odb.as_leader(&lease).purge(&NOTHING_OLD).await.unwrap().audit, 3);
     let kept: Vec<_> = odb.audit(Revision(0), 100).await.unwrap().iter().map(|row| row.revision).collect();
     assert_eq!(kept, [Revision(4)]);
-    assert!(odb.state_at(Revision(3)).await.is_ok());
+    let past = odb.state_at(Revision(3)).await.unwrap();
+    let documents = past.documents().unwrap();
+    assert_eq!(documents.len(), 1);
+    assert_eq!(documents[0], ("dictionary/x".into(), serde_json::json!({"entries": {"value": 3}})));
     let gone = odb.state_at(Revision(2)).await.unwrap_err();
     assert!(matches!(gone, OdbError::NotFound { .. }), "{gone:?}");
     assert_eq!(odb.revision().await.unwrap(), Revision(4));

@@ -89,6 +89,23 @@ impl ClusterRepository {
         Ok(revision_of(&message).unwrap_or_default())
     }
 
+    /// Begins an empty repository at a revision that is not the first, because the rows before it are gone:
+    /// `base` holds every file there is at it. A pure function of the row and of that state, so servers that
+    /// begin at the same row hold equal hashes.
+    ///
+    /// # Errors
+    /// There is a history already, or it cannot be written.
+    pub fn begin_at(&mut self, base: &ClusterCommit) -> Result<()> {
+        let _turn = self.store.turn();
+        if self.store.target(TRUTH)?.is_some() {
+            return Err(RepositoryError::OutOfOrder { head: self.head_revision()?, found: base.revision });
+        }
+        let commit = self.write(None, base)?;
+        self.store.begin_checkout(Extent::Everything)?;
+        self.store.move_reference(TRUTH, None, commit)?;
+        follow(&self.store)
+    }
+
     /// Appends `commits`, which follow each other and the newest one without a gap; those already here are
     /// passed over, so that a replay may begin anywhere. Returns the newest revision. The files are brought up
     /// to date once, at the end: replay in batches.
@@ -129,6 +146,10 @@ impl ClusterRepository {
     pub fn continues(&self, row: &ClusterCommit) -> Result<bool> {
         let Some(head) = self.store.target(TRUTH)? else { return Ok(false) };
         let parent = self.store.commit(head)?.parent_id(0).ok();
+        if parent.is_none() && row.revision > Revision(1) {
+            // A beginning that holds more than its row says.
+            return Ok(self.revision(head)? == row.revision);
+        }
         Ok(self.write(parent, row)? == head)
     }
 

@@ -44,7 +44,9 @@ async fn catch_up(operations: &Operations, odb: &Odb, checked: &mut bool) -> Res
         let row = odb.audit(Revision(head.0 - 1), 1).await?.into_iter().next().map(commit);
         operations
             .in_cluster_repository(move |repository| match row {
-                Some(row) if repository.continues(&row)? => Ok(()),
+                Some(row) if row.revision == head && repository.continues(&row)? => Ok(()),
+                // The row itself is no longer kept; the next one is, and nothing says that it does not fit.
+                Some(row) if row.revision.0 == head.0.saturating_add(1) => Ok(()),
                 _ => repository.begin_anew(),
             })
             .await?;
@@ -53,6 +55,12 @@ async fn catch_up(operations: &Operations, odb: &Odb, checked: &mut bool) -> Res
     let head = operations.in_cluster_repository(|repository| repository.head_revision()).await?;
     let entries = odb.audit(head, BATCH).await?;
     let count = entries.len();
+    if head == Revision(0)
+        && let Some(first) = entries.first().filter(|first| first.revision > Revision(1))
+    {
+        let base = base(odb, first.clone()).await?;
+        operations.in_cluster_repository(move |repository| repository.begin_at(&base)).await?;
+    }
     if count > 0 {
         let commits = entries.into_iter().map(commit).collect::<Vec<_>>();
         operations
@@ -63,6 +71,14 @@ async fn catch_up(operations: &Operations, odb: &Odb, checked: &mut bool) -> Res
             .await?;
     }
     Ok(count)
+}
+
+/// The first commit of a history whose beginning is no longer kept: everything there was at `first`.
+async fn base(odb: &Odb, first: AuditEntry) -> Result<ClusterCommit, OperationError> {
+    let documents = odb.state_at(first.revision).await?.documents()?;
+    let changes =
+        documents.into_iter().map(|(id, after)| AuditChange { id, before: None, after: Some(after) });
+    Ok(commit(AuditEntry { changes: changes.collect(), ..first }))
 }
 
 fn commit(entry: AuditEntry) -> ClusterCommit {

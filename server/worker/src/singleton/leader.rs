@@ -66,14 +66,21 @@ impl Candidate {
         let mut purge_at = Instant::now();
         loop {
             pause.tick().await;
-            match self.stand().await {
-                Ok(Some(lease)) => {
-                    if let Err(error) = self.lead(&lease, &mut purge_at).await {
-                        self.stumble(&error);
-                    }
-                }
-                Ok(None) => self.follow(),
-                Err(error) => self.stumble(&error),
+            // A renewal that takes longer than the lease lasts is none.
+            match tokio::time::timeout(self.lapse, self.take_turn(&mut purge_at)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.stumble(&error.to_string()),
+                Err(_) => self.stumble("the operational database does not answer in time"),
+            }
+        }
+    }
+
+    async fn take_turn(&self, purge_at: &mut Instant) -> Result<(), OdbError> {
+        match self.stand().await? {
+            Some(lease) => self.lead(&lease, purge_at).await,
+            None => {
+                self.follow();
+                Ok(())
             }
         }
     }
@@ -112,9 +119,9 @@ impl Candidate {
         }
     }
 
-    fn stumble(&self, error: &OdbError) {
+    fn stumble(&self, reason: &str) {
         if self.standing.membership.lead(false) {
-            tracing::warn!(%error, "this server leads the cluster no longer");
+            tracing::warn!(reason, "this server leads the cluster no longer");
         }
     }
 

@@ -35,6 +35,7 @@ pub(super) struct Member {
     pub(super) segment: Arc<Segment>,
     pub(super) standing: Arc<Standing>,
     pause: Duration,
+    patience: Duration,
 }
 
 /// What is remembered between heartbeats.
@@ -72,6 +73,7 @@ impl Member {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let pause = Duration::from_millis(settings.cluster.heartbeat_ms);
+        let patience = Duration::from_millis(settings.cluster.lapse_ms);
         Self {
             new,
             boot: life_of(std::os::unix::process::parent_id()),
@@ -80,6 +82,7 @@ impl Member {
             segment,
             standing,
             pause,
+            patience,
         }
     }
 
@@ -90,9 +93,11 @@ impl Member {
         pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pause.tick().await;
-            match self.tell(&mut told).await {
-                Ok(()) => {}
-                Err(error) => tracing::debug!(%error, "the cluster was not told how this server is"),
+            // A database that was cut off without a word must not keep this waiting once it is back.
+            match tokio::time::timeout(self.patience, self.tell(&mut told)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "the cluster was not told how this server is"),
+                Err(_) => tracing::debug!("the cluster did not hear how this server is"),
             }
         }
     }
