@@ -12,6 +12,7 @@
     reason = "tests report by panicking, and their functions beside `#[test]` ones are tests too"
 )]
 
+mod bus;
 mod cluster;
 mod command;
 mod crashes;
