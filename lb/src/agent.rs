@@ -121,6 +121,8 @@ pub struct Agent {
     certificate: Arc<ReloadingCertificate>,
     report: Arc<SharedReport>,
     given_changed: watch::Sender<LbSettings>,
+    /// Certificates that HAProxy did not find good.
+    refused: Option<Material>,
 }
 
 impl Agent {
@@ -162,6 +164,7 @@ impl Agent {
             certificate,
             report,
             given_changed,
+            refused: None,
         };
         agent.keep();
         Ok(agent)
@@ -269,10 +272,13 @@ impl Agent {
     /// Takes up certificates that were replaced.
     async fn renew_certificates(&mut self) {
         let material = match Material::collect(Path::new(HERE), &self.given.settings) {
-            Ok(material) if material == self.given.material => return,
+            Ok(material) if material == self.given.material => return self.certificates(None),
+            // HAProxy need not be asked every second.
+            Ok(material) if self.refused.as_ref() == Some(&material) => return,
             Ok(material) => material,
-            Err(error) => return self.refuse(&[error.to_string()]),
+            Err(error) => return self.certificates(Some(error.to_string())),
         };
+        self.refused = Some(material.clone());
         let settings = self.given.settings.clone();
         let (snippets, privileges) = (self.given.snippets.clone(), self.given.privileges.clone());
         match self.good(Ok(Given { settings, snippets, material, privileges })).await {
@@ -285,9 +291,21 @@ impl Agent {
                 if let Err(error) = self.certificate.reload() {
                     tracing::warn!(%error, "the API goes on with its old certificate");
                 }
+                self.certificates(None);
             }
-            Err(faults) => self.refuse(&faults),
+            Err(faults) => self.certificates(Some(faults.join("; "))),
         }
+    }
+
+    /// Notes why replaced certificates are not used.
+    fn certificates(&self, fault: Option<String>) {
+        let mut report = self.report.write();
+        if let Some(fault) =
+            fault.as_ref().filter(|fault| report.configuration.certificates.as_ref() != Some(fault))
+        {
+            tracing::error!(fault, "the replaced certificates are not used; those before are");
+        }
+        report.configuration.certificates = fault;
     }
 
     /// Brings the file up to date with the servers, for the next start or reload.
@@ -333,7 +351,9 @@ impl Agent {
     async fn start(&mut self) -> Result<(), HaproxyError> {
         if Instant::now() < self.not_before {
             let fault = self.report.read().haproxy.fault;
-            return Err(HaproxyError::Failed(fault.unwrap_or_else(|| "it ended right after its start".into())));
+            return Err(HaproxyError::Failed(
+                fault.unwrap_or_else(|| "it ended right after its start".into()),
+            ));
         }
         match self.haproxy.start(&self.given.settings).await {
             Ok(()) => {
@@ -393,10 +413,7 @@ impl Agent {
 }
 
 /// The configuration to begin with: what is on disk now, or else with the snippets that were good before.
-async fn first(
-    settings: LbSettings,
-    pool: &Pool,
-) -> Result<(Given, Rendered, Option<String>), StartError> {
+async fn first(settings: LbSettings, pool: &Pool) -> Result<(Given, Rendered, Option<String>), StartError> {
     let texts = |faults: Vec<crosstie_config::LocatedFault>| -> Vec<String> {
         faults.iter().map(ToString::to_string).collect()
     };

@@ -122,7 +122,8 @@ async fn health(report: &SharedReport) -> Response<Full<Bytes>> {
     let table = table(report).await;
     let shown = report.read();
     let up = table.as_ref().map_or(0, statistics::servers_up);
-    let faults = [shown.haproxy.fault, shown.configuration.fault, shown.members.fault];
+    let configuration = shown.configuration;
+    let faults = [shown.haproxy.fault, configuration.fault, configuration.certificates, shown.members.fault];
     let body = json!({
         "healthy": up > 0,
         "haproxy": if table.is_some() { "answers" } else { "does not answer" },
@@ -140,7 +141,12 @@ async fn metrics(report: &SharedReport) -> Response<Full<Bytes>> {
     for (name, kind, help, value) in [
         ("crosstie_lb_haproxy_starts_total", "counter", "Starts of HAProxy.", shown.haproxy.starts),
         ("crosstie_lb_haproxy_reloads_total", "counter", "Reloads of HAProxy.", shown.haproxy.reloads),
-        ("crosstie_lb_haproxy_deaths_total", "counter", "Times HAProxy ended by itself.", shown.haproxy.deaths),
+        (
+            "crosstie_lb_haproxy_deaths_total",
+            "counter",
+            "Times HAProxy ended by itself.",
+            shown.haproxy.deaths,
+        ),
         ("crosstie_lb_member_answers_total", "counter", "Good answers of servers.", shown.members.answers),
         ("crosstie_lb_member_failures_total", "counter", "Servers that gave none.", shown.members.failures),
         (

@@ -81,7 +81,6 @@ pub fn check(program: &Path, rendered: &Rendered) -> Result<(), CheckError> {
     Err(CheckError::Refused(faults(&String::from_utf8_lossy(&said), rendered)))
 }
 
-
 /// The faults in what HAProxy said, with lines of snippets named as such.
 fn faults(said: &str, rendered: &Rendered) -> Vec<String> {
     let alerts = said.lines().filter(|line| line.starts_with("[ALERT]"));
@@ -104,9 +103,52 @@ fn faults(said: &str, rendered: &Rendered) -> Vec<String> {
 fn located(line: &str, rendered: &Rendered) -> String {
     let place = line.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     let Some((place, rest)) = place else { return line.to_owned() };
+    // Some findings name the place twice.
+    let rest = rest.trim_start_matches(" :").trim_start();
+    let rest = rest.strip_prefix(&format!("parsing [{place}] :")).unwrap_or(rest).trim_start();
     let number = place.rsplit_once(':').and_then(|(_, number)| number.parse::<usize>().ok());
     match number.and_then(|number| rendered.origin(number)) {
-        Some((path, line)) => format!("{path}:{line}:{}", rest.trim_start_matches(" :")),
-        None => format!("{place}:{}", rest.trim_start_matches(" :")),
+        Some((path, line)) => format!("{path}:{line}: {rest}"),
+        None => format!("{place}: {rest}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::material::Material;
+    use crate::member::Pool;
+    use crate::render::{Inputs, render};
+    use crate::settings::LbSettings;
+    use crate::snippet::Snippet;
+
+    #[test]
+    fn faults_name_the_file_the_administrator_knows() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let settings = LbSettings::new("lb".parse().unwrap(), address, vec![address]);
+        let material = Material { ca: "ca".into(), own: "own".into(), front: "own".into(), client_ca: None };
+        let snippets = [Snippet::new("frontend-a.cfg", "# mine\nhttp-request dance\n".into()).unwrap()];
+        let pool = Pool::new();
+        let inputs = Inputs {
+            settings: &settings,
+            material: &material,
+            snippets: &snippets,
+            pool: &pool,
+            privileges: None,
+        };
+        let rendered = render(&inputs);
+        let line = rendered.text.lines().position(|line| line == "http-request dance").unwrap() + 1;
+        let said = format!(
+            "[NOTICE]   (7) : haproxy version is 2.6.12\n\
+             [ALERT]    (7) : config : parsing [work/candidate.cfg:{line}] : unknown action 'dance'.\n\
+             [ALERT]    (7) : config : [work/candidate.cfg:3] : parsing [work/candidate.cfg:3] : bad.\n\
+             [ALERT]    (7) : config : Error(s) found in configuration file : work/candidate.cfg\n\
+             [ALERT]    (7) : config : Fatal errors found in configuration.\n"
+        );
+        assert_eq!(
+            faults(&said, &rendered),
+            ["lb.d/frontend-a.cfg:2: unknown action 'dance'.", "work/candidate.cfg:3: bad."]
+        );
+        assert_eq!(faults("", &rendered), ["it did not say why"]);
     }
 }

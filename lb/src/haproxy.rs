@@ -282,7 +282,7 @@ fn is_idle(stat: &str) -> bool {
 fn spawn(program: &Path, instance: &Instance) -> io::Result<Child> {
     let log = open_log()?;
     let said = log.try_clone()?;
-    let master = format!("{},mode,600", instance.master_socket().display());
+    let master = format!("unix@{},mode,600", instance.master_socket().display());
     let mut command = Command::new(program);
     command
         .args(["-W", "-S", &master, "-p", PID_FILE, "-f", CONFIGURATION])
@@ -331,7 +331,10 @@ fn last_words() -> String {
     let text = std::fs::read(LOG).unwrap_or_default();
     let text = String::from_utf8_lossy(text.get(text.len().saturating_sub(8192)..).unwrap_or_default());
     let alert = text.lines().rev().find(|line| line.starts_with("[ALERT]"));
-    alert.map_or_else(|| format!("{LOG} says why"), |line| line.trim_start_matches("[ALERT]").trim().to_owned())
+    alert.map_or_else(
+        || format!("{LOG} says why"),
+        |line| line.trim_start_matches("[ALERT]").trim().to_owned(),
+    )
 }
 
 /// Begins HAProxy's log anew when it has more than `limit` bytes, keeping one older file. HAProxy appends to

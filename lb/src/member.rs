@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_server_enters_when_it_is_ready_and_not_before() {
-        let pool = next_pool(&Pool::new(), &answer(&[("a", "ready", "serving"), ("b", "starting", "serving")]));
+        let pool =
+            next_pool(&Pool::new(), &answer(&[("a", "ready", "serving"), ("b", "starting", "serving")]));
         assert_eq!(shares(&pool), [("a", Share::Full)]);
         let pool = next_pool(&pool, &answer(&[("a", "ready", "serving"), ("b", "ready", "serving")]));
         assert_eq!(shares(&pool), [("a", Share::Full), ("b", Share::Full)]);
@@ -236,7 +237,8 @@ mod tests {
 
     #[test]
     fn an_answer_that_makes_no_sense_is_dropped_as_a_whole() {
-        for garbage in ["", "null", "{}", "[]", "[1]", "[{\"name\":\"a\"}]", "<html>", "[{\"name\":\"a b\"}]"] {
+        for garbage in ["", "null", "{}", "[]", "[1]", "[{\"name\":\"a\"}]", "<html>", "[{\"name\":\"a b\"}]"]
+        {
             assert!(parse(garbage.as_bytes()).is_err(), "{garbage}");
         }
         let one = serde_json::json!({"name": "a", "state": "ready", "wanted": "serving", "address": null,

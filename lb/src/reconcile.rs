@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn nothing_is_told_to_one_that_has_what_it_should() {
-        let wanted = pool(&[("a", place("127.0.0.1:1", Share::Full)), ("b", place("127.0.0.1:2", Share::Nothing))]);
+        let wanted =
+            pool(&[("a", place("127.0.0.1:1", Share::Full)), ("b", place("127.0.0.1:2", Share::Nothing))]);
         let has = running(&[("a", "127.0.0.1:1", 100, false), ("b", "127.0.0.1:2", 0, false)]);
         assert_eq!(steps(&wanted, &has), []);
     }

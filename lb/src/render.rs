@@ -144,7 +144,7 @@ fn global(page: &mut Page, inputs: &Inputs<'_>) {
     let settings = inputs.settings;
     page.lines("\nglobal");
     page.line(&format!("description {DESCRIPTION}{DIGEST_MARK}"));
-    page.line(&format!("stats socket \"${{{SOCKET_VARIABLE}}}\" mode 600 level admin"));
+    page.line(&format!("stats socket \"unix@${{{SOCKET_VARIABLE}}}\" mode 600 level admin"));
     page.line("stats timeout 30s");
     page.line("log stdout format raw daemon info");
     page.line(&format!("maxconn {}", settings.limits.max_connections));
@@ -170,7 +170,10 @@ fn defaults(page: &mut Page, inputs: &Inputs<'_>) {
     page.lines("\ndefaults crosstie");
     page.line("mode http");
     page.line("log global");
-    page.line(if settings.lb.access_log { "option httplog" } else { "option dontlog-normal" });
+    page.line("option httplog");
+    if !settings.lb.access_log {
+        page.line("option dontlog-normal");
+    }
     page.line("option dontlognull");
     for (name, milliseconds) in [
         ("connect", timeouts.connect_ms),
@@ -203,7 +206,9 @@ fn defaults(page: &mut Page, inputs: &Inputs<'_>) {
 /// An answer of HAProxy's own, as the servers would write it (RFC 9457).
 fn problem(rule: &str, status: u16, title: &str, more: &str) -> String {
     let body = format!(r#"{{"type":"about:blank","title":"{title}","status":{status}}}"#);
-    format!("{rule} status {status} content-type application/problem+json string '{body}' hdr Cache-Control no-store{more}")
+    format!(
+        "{rule} status {status} content-type application/problem+json string '{body}' hdr Cache-Control no-store{more}"
+    )
 }
 
 fn frontend(page: &mut Page, inputs: &Inputs<'_>) {
@@ -213,8 +218,10 @@ fn frontend(page: &mut Page, inputs: &Inputs<'_>) {
         page.line(&format!("bind \"fd@${{{HTTP_VARIABLE}}}\""));
     }
     if settings.lb.https.is_some() {
-        let mut bind =
-            format!("bind \"fd@${{{HTTPS_VARIABLE}}}\" ssl crt {} alpn h2,http/1.1", material.front.display());
+        let mut bind = format!(
+            "bind \"fd@${{{HTTPS_VARIABLE}}}\" ssl crt {} alpn h2,http/1.1",
+            material.front.display()
+        );
         if let Some(client_ca) = &material.client_ca {
             let verify = if settings.https.require_client_certificate { "required" } else { "optional" };
             let _ = write!(bind, " ca-file {} verify {verify}", client_ca.display());
@@ -251,7 +258,8 @@ fn rate_limit(page: &mut Page, inputs: &Inputs<'_>) {
         page.line("http-request track-sc0 req.hdr_ip(X-Forwarded-For,-1) if crosstie_proxy");
         page.line("http-request track-sc0 src unless crosstie_proxy");
     }
-    let retry = format!(" hdr Retry-After {} if {{ sc_http_req_rate(0) gt {} }}", limit.period_s, limit.requests);
+    let retry =
+        format!(" hdr Retry-After {} if {{ sc_http_req_rate(0) gt {} }}", limit.period_s, limit.requests);
     page.line(&problem("http-request return", 429, "Too Many Requests", &retry));
 }
 
@@ -332,11 +340,11 @@ fn tls_options(material: &Material) -> String {
     format!("ssl verify required ca-file {} crt {}", material.ca.display(), material.own.display())
 }
 
-/// What follows a server's address.
+/// What follows a server's address. `check-ssl` is understood in the file and has to be said at run time.
 fn server_options(inputs: &Inputs<'_>, name: &str) -> String {
     let balance = &inputs.settings.balance;
     format!(
-        "{} verifyhost {name} sni str({name}) check check-sni {name} inter {}ms fastinter {}ms downinter {}ms \
+        "{} verifyhost {name} sni str({name}) check check-ssl check-sni {name} inter {}ms fastinter {}ms downinter {}ms \
          rise {} fall {} observe layer4 error-limit 1 on-error fastinter pool-purge-delay {}ms",
         tls_options(inputs.material),
         balance.check_ms,
@@ -353,4 +361,131 @@ fn server_options(inputs: &Inputs<'_>, name: &str) -> String {
 pub fn add_server(inputs: &Inputs<'_>, name: &UnitName, place: &Place) -> String {
     let options = server_options(inputs, name.as_str());
     format!("add server {BACKEND}/{name} {} {options} weight {}", place.address, weight(place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listening::Entrance;
+    use crosstie_config::LocatedFault;
+
+    fn settings() -> LbSettings {
+        let address = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let mut settings =
+            LbSettings::new(UnitName::new("lb").unwrap(), address(11224), vec![address(17110)]);
+        settings.lb.http = Some(address(11223));
+        settings.lb.https = Some(address(11273));
+        settings
+    }
+
+    fn material() -> Material {
+        Material {
+            ca: "work/tls/ca-0.pem".into(),
+            own: "work/tls/pair-1.pem".into(),
+            front: "work/tls/pair-2.pem".into(),
+            client_ca: None,
+        }
+    }
+
+    fn pool() -> Pool {
+        let place = |port: u16, share| Place { address: ([127, 0, 0, 2], port).into(), share };
+        Pool::from([
+            (UnitName::new("server1").unwrap(), place(17010, Share::Full)),
+            (UnitName::new("server2").unwrap(), place(17011, Share::Nothing)),
+        ])
+    }
+
+    fn rendered(
+        change: impl FnOnce(&mut LbSettings, &mut Material),
+        snippets: &[Snippet],
+        pool: &Pool,
+    ) -> Rendered {
+        let (mut settings, mut material) = (settings(), material());
+        change(&mut settings, &mut material);
+        let privileges = Privileges { user: "haproxy".into(), group: "haproxy".into() };
+        let inputs = Inputs {
+            settings: &settings,
+            material: &material,
+            snippets,
+            pool,
+            privileges: Some(&privileges),
+        };
+        render(&inputs)
+    }
+
+    fn snippet(name: &str, text: &str) -> Snippet {
+        let made: Result<Snippet, Vec<LocatedFault>> = Snippet::new(name, text.to_owned());
+        made.unwrap()
+    }
+
+    #[test]
+    fn the_usual_configuration() {
+        insta::assert_snapshot!(rendered(|_, _| {}, &[], &pool()).text);
+    }
+
+    #[test]
+    fn a_configuration_with_everything() {
+        let snippets = [
+            snippet("backend-own.cfg", "    compression algo gzip\n"),
+            snippet("frontend-deny.cfg", "    http-request deny if { path /secret }\n"),
+            snippet("global-own.cfg", "    tune.h2.max-concurrent-streams 50\n"),
+            snippet("own.cfg", "listen own\n    bind 127.0.0.1:9\n    mode tcp\n"),
+        ];
+        let everything = |settings: &mut LbSettings, material: &mut Material| {
+            settings.balance.algorithm = Algorithm::Source;
+            settings.rate_limit.requests = 100;
+            settings.lb.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+            settings.lb.threads = 4;
+            settings.lb.access_log = true;
+            settings.https.require_client_certificate = true;
+            material.client_ca = Some("work/tls/ca-3.pem".into());
+        };
+        insta::assert_snapshot!(rendered(everything, &snippets, &pool()).text);
+    }
+
+    #[test]
+    fn servers_do_not_count_for_the_digest_and_everything_else_does() {
+        let usual = rendered(|_, _| {}, &[], &pool());
+        assert!(usual.text.contains(&format!("description crosstie-{}\n", usual.digest)));
+        assert_eq!(usual.digest, rendered(|_, _| {}, &[], &Pool::new()).digest);
+        let others = [
+            rendered(|settings, _| settings.balance.check_ms = 7_777, &[], &Pool::new()),
+            rendered(|settings, _| settings.balance.idle_ms = 7_777, &[], &Pool::new()),
+            rendered(|_, material| material.own = "other".into(), &[], &Pool::new()),
+            rendered(|_, _| {}, &[snippet("own.cfg", "")], &Pool::new()),
+        ];
+        for other in others {
+            assert_ne!(other.digest, usual.digest);
+        }
+    }
+
+    #[test]
+    fn a_line_is_traced_to_the_snippet_it_came_from() {
+        let snippets =
+            [snippet("frontend-a.cfg", "# one\nhttp-request deny\n\n"), snippet("own.cfg", "listen x\n")];
+        let rendered = rendered(|_, _| {}, &snippets, &pool());
+        let line = |text: &str| rendered.text.lines().position(|line| line == text).unwrap() + 1;
+        assert_eq!(rendered.origin(line("http-request deny")), Some(("lb.d/frontend-a.cfg", 2)));
+        assert_eq!(rendered.origin(line("listen x")), Some(("lb.d/own.cfg", 1)));
+        assert_eq!(rendered.origin(line("global")), None);
+    }
+
+    #[test]
+    fn a_server_added_at_run_time_is_the_one_of_the_file() {
+        let (settings, material, pool) = (settings(), material(), pool());
+        let inputs =
+            Inputs { settings: &settings, material: &material, snippets: &[], pool: &pool, privileges: None };
+        let (name, place) = pool.first_key_value().unwrap();
+        let command = add_server(&inputs, name, place);
+        let line = command.replace("add server crosstie/", "    server ");
+        assert!(render(&inputs).text.lines().any(|known| known == line), "{line}");
+    }
+
+    #[test]
+    fn sockets_are_named_by_the_variables_that_pass_them() {
+        let text = rendered(|_, _| {}, &[], &pool()).text;
+        for entrance in [Entrance::Http, Entrance::Https] {
+            assert!(text.contains(&format!("\"fd@${{{}}}\"", entrance.variable())), "{text}");
+        }
+    }
 }

@@ -33,8 +33,10 @@ pub struct HaproxyReport {
 pub struct ConfigurationReport {
     /// The digest of everything but the servers.
     pub digest: String,
-    /// Why a newer one is not used; what ran before runs on.
+    /// Why newer settings or snippets are not used; what ran before runs on.
     pub fault: Option<String>,
+    /// Why replaced certificates are not used; those before are.
+    pub certificates: Option<String>,
 }
 
 /// What was learned from the servers.

@@ -115,9 +115,7 @@ impl Info {
         let fields: BTreeMap<&str, &str> =
             answer.lines().filter_map(|line| line.split_once(": ")).map(|(k, v)| (k, v.trim())).collect();
         let text = |key: &str| fields.get(key).copied().ok_or_else(|| unexpected("show info", answer));
-        let number = |key: &str| {
-            text(key)?.parse::<u64>().map_err(|_| unexpected("show info", answer))
-        };
+        let number = |key: &str| text(key)?.parse::<u64>().map_err(|_| unexpected("show info", answer));
         Ok(Self {
             digest: fields
                 .get("description")
@@ -245,11 +243,8 @@ mod tests {
             3 crosstie 2 s2 ::1 0 5 0 1 0 1 0 1 6 0 0 0 - 9102 - 1 0 - - 0\n\
             4 crosstie-certificates 1 none 127.0.0.1 0 5 1 1 632 1 0 0 8 0 0 0 - 1 - 1 0 - - 0\n\n";
         let servers = parse_servers(answer).unwrap();
-        let first = RunningServer {
-            address: "127.0.0.1:9101".parse().unwrap(),
-            weight: 100,
-            maintenance: false,
-        };
+        let first =
+            RunningServer { address: "127.0.0.1:9101".parse().unwrap(), weight: 100, maintenance: false };
         let second = RunningServer { address: "[::1]:9102".parse().unwrap(), weight: 0, maintenance: true };
         assert_eq!(servers, BTreeMap::from([("s1".into(), first), ("s2".into(), second)]));
         assert!(parse_servers("Unknown command").is_err());

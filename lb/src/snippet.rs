@@ -204,7 +204,9 @@ mod tests {
         assert_eq!(load(directory.path()).unwrap(), []);
         let place = directory.path().join(DIRECTORY);
         std::fs::create_dir(&place).unwrap();
-        for (name, text) in [("b.cfg", "listen b\n"), ("a.cfg", "listen a\n"), ("c.cfg~", "x"), (".d.cfg", "x")] {
+        for (name, text) in
+            [("b.cfg", "listen b\n"), ("a.cfg", "listen a\n"), ("c.cfg~", "x"), (".d.cfg", "x")]
+        {
             std::fs::write(place.join(name), text).unwrap();
         }
         let names: Vec<_> = load(directory.path()).unwrap().into_iter().map(|snippet| snippet.name).collect();

@@ -153,10 +153,8 @@ pub fn metrics(table: &Table) -> String {
         ("crosstie_lb_connection_errors_total", "counter", "Connections to servers that failed.", "econ"),
         ("crosstie_lb_retries_total", "counter", "Requests tried again.", "wretr"),
     ];
-    let servers: Vec<_> = table
-        .rows()
-        .filter(|row| row.text("pxname") == BACKEND && row.text("svname") != "BACKEND")
-        .collect();
+    let servers: Vec<_> =
+        table.rows().filter(|row| row.text("pxname") == BACKEND && row.text("svname") != "BACKEND").collect();
     for (name, kind, help, field) in families {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
         for row in &servers {
