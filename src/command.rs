@@ -99,7 +99,7 @@ enum Command {
     Completion(completion::Arguments),
     /// Run as a worker of the supervisor that started it
     #[command(hide = true)]
-    Worker,
+    Worker(internal::WorkerArguments),
     /// Check an artifact that arrives on standard input
     #[command(hide = true)]
     CheckUnit,
@@ -167,7 +167,7 @@ impl CommandLine {
         let GlobalOptions { dir, server, output } = self.options;
         let context = Context { directory: dir, server, output: Output::new(output) };
         let outcome = match self.command {
-            Command::Worker => return internal::worker(),
+            Command::Worker(arguments) => return internal::worker(&arguments),
             Command::CheckUnit => return internal::check_unit(),
             Command::Lb(command) => return lb::run(&command),
             Command::Start(arguments) if arguments.foreground => {
@@ -210,7 +210,7 @@ impl Command {
             Self::Venv(command) => venv::run(context, &command),
             Self::Completion(arguments) => completion::run(&arguments),
             // These end in an exit code of their own and were taken before.
-            Self::Server(_) | Self::Worker | Self::CheckUnit | Self::Lb(_) => Ok(()),
+            Self::Server(_) | Self::Worker(_) | Self::CheckUnit | Self::Lb(_) => Ok(()),
         }
     }
 }

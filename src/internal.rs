@@ -5,15 +5,29 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use crosstie_worker::{AcceptedSettings, ServerRun};
 
 use crate::command::say;
 
 #[derive(Args)]
 pub(crate) struct RunArguments {
     directory: PathBuf,
+    /// Show the log on the terminal too
+    #[arg(long)]
+    foreground: bool,
+    /// Where the accepted settings are kept: an upgrade gives its successor the other file
+    #[arg(long, default_value_t)]
+    accepted: AcceptedSettings,
     /// Leave the session of whoever started it, so that closing their terminal does not end it
     #[arg(long)]
     detached: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct WorkerArguments {
+    /// Where the supervisor keeps the accepted settings
+    #[arg(long, default_value_t)]
+    accepted: AcceptedSettings,
 }
 
 /// Leaves the session of whoever started this process.
@@ -34,12 +48,16 @@ pub(crate) fn run_server(arguments: &RunArguments) -> ExitCode {
     {
         return code;
     }
-    crosstie_worker::run_server(&arguments.directory, false)
+    crosstie_worker::run_server(&ServerRun {
+        directory: arguments.directory.clone(),
+        foreground: arguments.foreground,
+        accepted: arguments.accepted,
+    })
 }
 
 /// Runs a worker to its end.
-pub(crate) fn worker() -> ExitCode {
-    crosstie_worker::run_worker()
+pub(crate) fn worker(arguments: &WorkerArguments) -> ExitCode {
+    crosstie_worker::run_worker(arguments.accepted)
 }
 
 /// Checks the artifact on standard input and describes it on standard output.

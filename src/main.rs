@@ -34,6 +34,7 @@ mod server_directory;
 mod service;
 mod service_user;
 mod status;
+mod upgrade;
 mod venv;
 
 use std::process::ExitCode;

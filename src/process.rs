@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use crosstie_model::settings::ServerSettings;
 use crosstie_process::pidfile;
+use crosstie_process::program::Program;
+use crosstie_worker::{AcceptedSettings, ServerRun};
 
 use crate::certificates;
 use crate::client::Client;
@@ -42,7 +44,11 @@ pub(crate) fn run_here(environment: &Environment, server: &ServerDirectory) -> R
         bail!("{} runs already (pid {pid}): `crosstie stop` stops it", server.name());
     }
     prepare(environment, server)?;
-    Ok(crosstie_worker::run_server(server.path(), true))
+    Ok(crosstie_worker::run_server(&ServerRun {
+        directory: server.path().to_owned(),
+        foreground: true,
+        accepted: AcceptedSettings::default(),
+    }))
 }
 
 /// Stops `server` and waits until it is gone; says whether it ran.
@@ -124,8 +130,9 @@ pub(crate) fn launch(environment: &Environment, server: &ServerDirectory) -> Res
     let settings = prepare(environment, server)?;
     let console = service_user::as_owner_of(server.path(), || open_console(&server.console_log()))?;
     let said_before = console.metadata()?.len();
-    let binary = std::env::current_exe().context("cannot tell where this program is")?;
-    let mut child = Command::new(binary)
+    // As this one was called: an upgrade runs what lies there then.
+    let program = Program::of_this_process();
+    let mut child = Command::new(program.path())
         .args(["server", "run", "--detached"])
         .arg(server.path())
         .current_dir(server.path())

@@ -13,7 +13,7 @@ use crate::client::{Client, segment};
 use crate::command::{Context, say};
 use crate::environment::Environment;
 use crate::output::{Column, field, shows_progress, time_field};
-use crate::{internal, join, process};
+use crate::{internal, join, process, upgrade};
 
 /// How often a server that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Create(CreateArguments),
     /// Make a server that joins the cluster of a token
     Join(JoinArguments),
+    /// Change over to the binary that was installed in the place of the running one, without losing a request
+    Upgrade(upgrade::Arguments),
     /// Run the supervisor of the server in a directory
     #[command(hide = true)]
     Run(internal::RunArguments),
@@ -140,6 +142,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
         Command::Leave(arguments) => leave(context, arguments),
         Command::Token(arguments) => token(context, arguments),
         Command::Create(arguments) => create(context, arguments),
+        Command::Upgrade(arguments) => upgrade::run(context, arguments),
         Command::Join(arguments) => {
             let token = join::read_token(arguments.token.as_deref(), arguments.token_file.as_deref())?;
             join::join(context, &arguments.directory, &token, &arguments.listening)

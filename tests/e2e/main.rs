@@ -26,6 +26,7 @@ mod members;
 mod odb;
 mod quickstart;
 mod service_user;
+mod upgrade;
 mod workers;
 
 /// How much a test does: `full` in `make soak`, `short` (about a twentieth) in `make test`.

@@ -4,8 +4,8 @@
 //! rest is used by both: `control` (frames on a socketpair), `shm` (one memory segment per server), `lock`
 //! (the singleton's record lock), `fault` and `fork_safety` (signals and forks of user code), `scratch`
 //! (checks in a throw-away process), `pidfile` (finding and signalling a running supervisor), `files` (what
-//! only the kernel knows of a file), `privilege` (the service user that root drops to) and `adopt` (giving
-//! that user what root made).
+//! only the kernel knows of a file), `privilege` (the service user that root drops to), `adopt` (giving
+//! that user what root made) and `program` (what an upgrade runs).
 
 pub mod adopt;
 mod clock;
@@ -18,6 +18,7 @@ mod inheritance;
 pub mod lock;
 pub mod pidfile;
 pub mod privilege;
+pub mod program;
 pub mod scratch;
 pub mod shm;
 pub mod supervisor;

@@ -48,6 +48,16 @@ pub fn path(directory: &Path) -> PathBuf {
     directory.join("work").join("server.pid")
 }
 
+/// Held while a supervisor hands over to its successor: see [`hold_handover`].
+fn handover_path(directory: &Path) -> PathBuf {
+    directory.join("work").join("upgrade.lock")
+}
+
+/// Keeps strangers from the pid file while it changes hands; `None` when somebody else does so.
+pub(crate) fn hold_handover(directory: &Path) -> Result<Option<RecordLock>, LockError> {
+    RecordLock::try_acquire(&handover_path(directory))
+}
+
 /// This process's claim to be what a pid file stands for, such as the supervisor of a directory. Emptied
 /// when dropped, freed by the kernel when the process dies.
 #[derive(Debug)]
@@ -56,6 +66,17 @@ pub struct PidFile {
 }
 
 impl PidFile {
+    /// Claims `directory` for its supervisor, unless one is being succeeded by another at this moment.
+    pub(crate) fn claim_unless_succeeded(directory: &Path) -> Result<Self, PidFileError> {
+        let claim = Self::claim(directory)?;
+        // Asked after the claim: a handover that began before would have kept it from us, and one that begins
+        // now finds it taken.
+        match lock::holder(&handover_path(directory)).filter(|pid| *pid != std::process::id()) {
+            Some(pid) => Err(PidFileError::Running { pid }),
+            None => Ok(claim),
+        }
+    }
+
     /// Claims `directory` for its supervisor and writes this process's id.
     pub(crate) fn claim(directory: &Path) -> Result<Self, PidFileError> {
         Self::claim_file(&path(directory))
@@ -89,7 +110,8 @@ impl Drop for PidFile {
 /// The process id of the supervisor that runs in `directory`; `None` when none does.
 #[must_use]
 pub fn running_supervisor(directory: &Path) -> Option<u32> {
-    holder(&path(directory))
+    // While the pid file changes hands the server is whoever hands it over.
+    holder(&path(directory)).or_else(|| holder(&handover_path(directory)))
 }
 
 /// The process that holds the pid file at `path`; `None` when none does.
@@ -105,6 +127,8 @@ pub enum Signal {
     Stop,
     /// Validate the configuration and roll the workers (SIGHUP).
     Reload,
+    /// Hand over to the binary that lies where this one was started from (SIGUSR2).
+    Upgrade,
     /// Die at once (SIGKILL).
     Kill,
 }
@@ -117,6 +141,7 @@ pub fn signal(pid: u32, signal: Signal) -> io::Result<()> {
     let signal = match signal {
         Signal::Stop => nix::sys::signal::Signal::SIGTERM,
         Signal::Reload => nix::sys::signal::Signal::SIGHUP,
+        Signal::Upgrade => nix::sys::signal::Signal::SIGUSR2,
         Signal::Kill => nix::sys::signal::Signal::SIGKILL,
     };
     nix::sys::signal::kill(checked(pid)?, signal).map_err(io::Error::from)
@@ -177,6 +202,18 @@ mod tests {
         assert_eq!(running_supervisor(directory.path()), Some(std::process::id()));
         assert!(matches!(PidFile::claim(directory.path()), Err(PidFileError::Running { .. })));
         drop(claim);
+        assert_eq!(running_supervisor(directory.path()), None);
+    }
+
+    #[test]
+    fn a_handover_keeps_strangers_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let claim = PidFile::claim_unless_succeeded(directory.path()).unwrap();
+        let guard = hold_handover(directory.path()).unwrap().unwrap();
+        assert!(hold_handover(directory.path()).unwrap().is_none());
+        drop(claim);
+        assert_eq!(running_supervisor(directory.path()), Some(std::process::id()));
+        drop(guard);
         assert_eq!(running_supervisor(directory.path()), None);
     }
 

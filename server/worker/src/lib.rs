@@ -23,5 +23,6 @@ mod status;
 mod watch;
 mod worker;
 
-pub use server::run_server;
+pub use accepted::AcceptedSettings;
+pub use server::{ServerRun, run_server};
 pub use worker::run_worker;

@@ -10,22 +10,51 @@ use crosstie_config::settings;
 use crosstie_model::settings::ServerSettings;
 use crosstie_odb::{Odb, OdbError, OdbOptions};
 use crosstie_process::privilege::{self, PrivilegeError, ServiceUser, Standing};
-use crosstie_process::supervisor::{self, ListenerSpec, Listeners, Plan};
+use crosstie_process::supervisor::{self, ListenerSpec, Origin, Plan};
 use crosstie_security::{ClusterKey, SecretResolver};
 use crosstie_telemetry::logging::{self, LogTarget, Terminal};
 
-use crate::accepted;
+use crate::accepted::{self, AcceptedSettings};
 
 /// Exit code of a server whose configuration is not valid: `EX_CONFIG` of sysexits.h, which tells systemd that
 /// trying again is pointless.
 const BAD_CONFIGURATION: u8 = 78;
 
-/// Runs the supervisor of the server in `directory` until it is stopped. With `foreground` the log is also
-/// shown on the terminal. Must be called before the process starts a thread.
+/// What a supervisor is told on its command line. An upgrade passes it on, so releases must understand each
+/// other's: `server run DIRECTORY [--foreground] [--accepted first|second]`.
+#[derive(Debug, Clone)]
+pub struct ServerRun {
+    /// The server's directory.
+    pub directory: PathBuf,
+    /// Whether the log is also shown on the terminal.
+    pub foreground: bool,
+    /// Where the accepted settings are kept.
+    pub accepted: AcceptedSettings,
+}
+
+impl ServerRun {
+    /// The command line of a successor.
+    fn successor(&self, directory: &Path) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["server".into(), "run".into(), directory.into()];
+        arguments.extend(self.foreground.then(|| "--foreground".into()));
+        arguments.extend(["--accepted".into(), self.accepted.other().as_str().into()]);
+        arguments
+    }
+}
+
+/// Runs the supervisor of a server until it is stopped or succeeded. Must be called before the process starts a
+/// thread.
 #[must_use]
 #[expect(clippy::print_stderr, reason = "configuration errors come before there is a log")]
-pub fn run_server(directory: &Path, foreground: bool) -> ExitCode {
-    let Entered { directory, settings, plan, listeners, caution } = match enter(directory) {
+pub fn run_server(run: &ServerRun) -> ExitCode {
+    let origin = match Origin::of_this_process() {
+        Ok(origin) => origin,
+        Err(error) => {
+            eprintln!("crosstie: {}", told(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let Entered { directory, settings, plan, origin, caution } = match enter(run, origin) {
         Ok(entered) => entered,
         Err(reasons) => {
             for reason in reasons {
@@ -38,7 +67,7 @@ pub fn run_server(directory: &Path, foreground: bool) -> ExitCode {
         settings: settings.log.clone(),
         directory: directory.join("logs"),
         process: "supervisor".into(),
-        terminal: if foreground { Terminal::Stderr } else { Terminal::Quiet },
+        terminal: if run.foreground { Terminal::Stderr } else { Terminal::Quiet },
     };
     // The database is brought up to date by a process that ends, so that the supervisor stays single-threaded.
     if let Err(NotMigrated { reason, code }) = migrate(&directory, &settings) {
@@ -56,8 +85,9 @@ pub fn run_server(directory: &Path, foreground: bool) -> ExitCode {
         eprintln!("crosstie: warning: {caution}");
         tracing::warn!("{caution}");
     }
-    let reload = Box::new(move || reload(&directory));
-    supervisor::run(plan, listeners, reload)
+    let run = run.clone();
+    let reload = Box::new(move || reload(&run, &directory));
+    supervisor::run(plan, origin, reload)
 }
 
 /// A server's directory that this process has made its own.
@@ -65,15 +95,15 @@ struct Entered {
     directory: PathBuf,
     settings: ServerSettings,
     plan: Plan,
-    /// Bound already, where that took root's rights.
-    listeners: Option<Listeners>,
+    origin: Origin,
     /// What the operator should know of the user this runs as.
     caution: Option<String>,
 }
 
 /// Reads the settings, makes the server's directory the current one (workers find it that way), and becomes
 /// the service user. As root nothing is written before that.
-fn enter(directory: &Path) -> Result<Entered, Vec<String>> {
+fn enter(run: &ServerRun, mut origin: Origin) -> Result<Entered, Vec<String>> {
+    let directory = &run.directory;
     let one = |error: io::Error| vec![format!("{}: {error}", directory.display())];
     let refused = |error: PrivilegeError| vec![told(&error)];
     let directory = directory.canonicalize().map_err(one)?;
@@ -81,19 +111,19 @@ fn enter(directory: &Path) -> Result<Entered, Vec<String>> {
     let settings = privilege::as_owner_of(&directory, || settings::load(&directory))
         .map_err(refused)?
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let plan = plan(&directory, &settings);
+    let plan = plan(run, &directory, &settings);
     let setting = settings.server.user.as_deref();
-    let (listeners, caution) = match Standing::choose(&directory, &directory, setting).map_err(refused)? {
+    let caution = match Standing::choose(&directory, &directory, setting).map_err(refused)? {
         Standing::Drop(user) => {
-            let bound = supervisor::bind_and_drop(&plan, &user).map_err(|error| vec![told(&error)])?;
-            (Some(bound), None)
+            origin.bind_and_drop(&plan, &user).map_err(|error| vec![told(&error)])?;
+            None
         }
-        Standing::Root { reason } => (None, reason.map(|reason| root_stays(&reason))),
-        Standing::Unprivileged => (None, setting.and_then(ignored)),
+        Standing::Root { reason } => reason.map(|reason| root_stays(&reason)),
+        Standing::Unprivileged => setting.and_then(ignored),
     };
     std::fs::create_dir_all(directory.join("work")).map_err(one)?;
-    accepted::save(&directory, &settings).map_err(|error| vec![error.to_string()])?;
-    Ok(Entered { directory, settings, plan, listeners, caution })
+    accepted::save(&directory, run.accepted, &settings).map_err(|error| vec![error.to_string()])?;
+    Ok(Entered { directory, settings, plan, origin, caution })
 }
 
 fn root_stays(reason: &str) -> String {
@@ -150,14 +180,14 @@ fn migrate(directory: &Path, settings: &ServerSettings) -> Result<(), NotMigrate
     }
 }
 
-fn reload(directory: &Path) -> Result<Plan, String> {
+fn reload(run: &ServerRun, directory: &Path) -> Result<Plan, String> {
     let settings = settings::load(directory)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-    accepted::save(directory, &settings).map_err(|error| error.to_string())?;
-    Ok(plan(directory, &settings))
+    accepted::save(directory, run.accepted, &settings).map_err(|error| error.to_string())?;
+    Ok(plan(run, directory, &settings))
 }
 
-fn plan(directory: &Path, settings: &ServerSettings) -> Plan {
+fn plan(run: &ServerRun, directory: &Path, settings: &ServerSettings) -> Plan {
     let server = &settings.server;
     let addresses =
         [("http", server.http), ("https", server.https), ("management", Some(settings.management.address))];
@@ -172,7 +202,9 @@ fn plan(directory: &Path, settings: &ServerSettings) -> Plan {
         workers: workers(server.workers),
         drain: Duration::from_secs(server.drain_s),
         restart_budget: server.restart_budget,
-        worker_arguments: vec![OsString::from("worker")],
+        worker_arguments: vec!["worker".into(), "--accepted".into(), run.accepted.as_str().into()],
+        upgrade: Duration::from_secs(server.upgrade_s),
+        successor_arguments: run.successor(directory),
     }
 }
 

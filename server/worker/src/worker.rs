@@ -26,7 +26,7 @@ use crosstie_telemetry::logging::{self, LogGuard, LogTarget, Terminal};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::accepted;
+use crate::accepted::{self, AcceptedSettings};
 use crate::control::Control;
 use crate::follow::{Follower, SnapshotCounts, Standing, no_routes};
 use crate::host::WorkerHost;
@@ -43,10 +43,11 @@ use crate::status::Status;
 type StartError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs this process as a worker of the server whose directory is the current one. Must be called before
-/// the process starts a thread; returns when the worker has drained.
+/// the process starts a thread; returns when the worker has drained. `accepted` is where its supervisor keeps
+/// the settings.
 #[must_use]
 #[expect(clippy::print_stderr, reason = "there is no log yet")]
-pub fn run_worker() -> ExitCode {
+pub fn run_worker(accepted: AcceptedSettings) -> ExitCode {
     let inherited = match inherit() {
         Ok(inherited) => inherited,
         Err(error) => {
@@ -55,7 +56,7 @@ pub fn run_worker() -> ExitCode {
         }
     };
     let started = std::env::current_dir().map_err(StartError::from).and_then(|directory| {
-        let settings = Arc::new(accepted::load(&directory)?);
+        let settings = Arc::new(accepted::load(&directory, accepted)?);
         let process = format!("worker {}", u32::from(inherited.index) + 1);
         let target = LogTarget {
             settings: settings.log.clone(),

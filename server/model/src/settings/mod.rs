@@ -94,6 +94,11 @@ pub struct ServerSection {
     #[serde(default = "default_restart_budget")]
     #[schemars(range(min = 1, max = 1000))]
     pub restart_budget: u32,
+    /// How long the new binary of an upgrade may take until all its workers serve, in seconds; then the upgrade
+    /// is given up and the old one goes on.
+    #[serde(default = "default_upgrade")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub upgrade_s: u64,
     /// The user that a server which root starts becomes once its addresses are bound; `root` keeps it as it
     /// is. When absent: the owner of the server's directory or, where that is root, the user `crosstie` if
     /// there is one. Read at start.
@@ -203,6 +208,10 @@ impl Default for SecuritySection {
 
 fn default_drain() -> u64 {
     30
+}
+
+fn default_upgrade() -> u64 {
+    60
 }
 
 fn default_linger() -> u64 {

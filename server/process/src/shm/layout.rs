@@ -29,7 +29,7 @@ pub(super) const TEXT_BYTES: usize = 8 * 1024 * 1024;
 /// "crosstie" in ASCII.
 pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"crosstie");
 /// Grows with every change of this file.
-pub(super) const LAYOUT_VERSION: u32 = 2;
+pub(super) const LAYOUT_VERSION: u32 = 3;
 
 /// The whole segment.
 #[repr(C)]
@@ -75,6 +75,8 @@ pub(super) struct Header {
     pub(super) in_force: AtomicU64,
     /// 1 while the server is to be drained of requests.
     pub(super) drain_wanted: AtomicU32,
+    /// 1 once another supervisor, perhaps with a segment of its own, has taken the server over.
+    pub(super) succeeded: AtomicU32,
     /// 0 without a broker, 1 while it is away, 2 while it is connected.
     pub(super) bus: AtomicU32,
 }

@@ -97,12 +97,25 @@ impl Segment {
     /// # Errors
     /// It is not a segment of this version.
     pub fn attach(file: OwnedFd, own: u16) -> Result<Arc<Self>, SegmentError> {
-        let file = File::from(file);
-        let size = file.metadata().map_err(SegmentError::Examine)?.len();
-        if size != SEGMENT_BYTES as u64 || usize::from(own) >= SLOTS {
+        if usize::from(own) >= SLOTS {
             return Err(SegmentError::Foreign);
         }
-        let segment = Self::map(file.into(), Some(own))?;
+        Self::map_known(file, Some(own))
+    }
+
+    /// Maps the segment of a predecessor in the supervisor that succeeds it.
+    pub(crate) fn succeed(file: OwnedFd) -> Result<Arc<Self>, SegmentError> {
+        Self::map_known(file, None)
+    }
+
+    /// Maps a segment that another process made, if it has this version's layout.
+    fn map_known(file: OwnedFd, own: Option<u16>) -> Result<Arc<Self>, SegmentError> {
+        let file = File::from(file);
+        let size = file.metadata().map_err(SegmentError::Examine)?.len();
+        if size != SEGMENT_BYTES as u64 {
+            return Err(SegmentError::Foreign);
+        }
+        let segment = Self::map(file.into(), own)?;
         let header = &segment.layout.header;
         let known = header.magic.load(Ordering::Acquire) == MAGIC
             && header.version.load(Ordering::Acquire) == LAYOUT_VERSION;
@@ -226,6 +239,16 @@ impl Segment {
     pub fn note_bus(&self, connected: Option<bool>) {
         let code = connected.map_or(0, |connected| if connected { 2 } else { 1 });
         self.layout.header.bus.store(code, Ordering::Release);
+    }
+
+    /// Whether the workers of this segment leave because others, of a new binary, go on serving.
+    #[must_use]
+    pub fn is_succeeded(&self) -> bool {
+        self.layout.header.succeeded.load(Ordering::Acquire) != 0
+    }
+
+    pub(crate) fn set_succeeded(&self, succeeded: bool) {
+        self.layout.header.succeeded.store(u32::from(succeeded), Ordering::Release);
     }
 
     /// The concurrency gauge of `key`, counting for the worker in slot `worker`. Find it once and keep it.
@@ -386,6 +409,16 @@ mod tests {
         let blank = memfd_create(c"blank", MFdFlags::MFD_CLOEXEC).unwrap();
         nix::unistd::ftruncate(&blank, i64::try_from(SEGMENT_BYTES).unwrap()).unwrap();
         assert!(matches!(Segment::attach(blank, 0), Err(SegmentError::Foreign)));
+    }
+
+    #[test]
+    fn a_successor_goes_on_counting_unless_the_layout_is_another_release_s() {
+        let segment = Segment::create().unwrap();
+        segment.cell_for_test("requests_total").fetch_add(3, Ordering::Relaxed);
+        let succeed = || Segment::succeed(segment.file.try_clone().unwrap());
+        assert_eq!(succeed().unwrap().read_all(), [("requests_total".to_owned(), 3)]);
+        segment.layout.header.version.store(LAYOUT_VERSION + 1, Ordering::Release);
+        assert!(matches!(succeed(), Err(SegmentError::Foreign)));
     }
 
     #[test]

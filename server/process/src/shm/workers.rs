@@ -147,6 +147,12 @@ impl WorkerSlot {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Takes the slot if nobody has it: during an upgrade two supervisors start workers.
+    pub(crate) fn claim(&self) -> bool {
+        let (vacant, starting) = (WorkerState::Vacant.code(), WorkerState::Starting.code());
+        self.state.compare_exchange(vacant, starting, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
     /// Gives the slot to a process about to be started.
     pub(crate) fn assign(&self, seat: u16, generation: u32, restarts: u32) {
         self.seat.store(u32::from(seat), Ordering::Relaxed);

@@ -20,10 +20,28 @@ impl Turning {
             let known = self.children.iter().find(|(_, child)| child.pid == ended.pid).map(|(name, _)| *name);
             match known {
                 Some(generation) => self.bury(generation, ended.death),
-                // Left behind by a dead worker; nobody waits for it.
-                None => reap::reap(ended.pid),
+                None if self.succession.as_ref().is_some_and(|succession| succession.pid() == ended.pid) => {
+                    self.successor_died(ended.death);
+                }
+                // The heir died after this process handed over: somebody else's matter.
+                None if self.heir.as_ref().is_some_and(|heir| heir.pid() == ended.pid) => {
+                    reap::reap(ended.pid)
+                }
+                // Left behind by a dead worker or by a successor that failed; nobody waits for it.
+                None => self.bury_stranger(ended.pid),
             }
         }
+    }
+
+    /// What a stranger held in shared memory, as a worker of a successor that failed, is taken back.
+    fn bury_stranger(&self, pid: u32) {
+        let segment = &self.supervisor.segment;
+        let held: Vec<_> = segment.workers().into_iter().filter(|view| view.pid == pid).collect();
+        if !held.is_empty() {
+            reap::kill_group(pid);
+        }
+        reap::reap(pid);
+        held.iter().for_each(|view| segment.clear_worker(view.index));
     }
 
     /// A worker is dead: hear its last words, judge, take back what it held, tell the fleet.
@@ -47,7 +65,9 @@ impl Turning {
         self.blame(&child, death);
         self.supervisor.segment.clear_worker(child.index);
         self.fleet.gone(generation, Instant::now());
-        self.supervisor.notifier.status(&self.status());
+        if self.is_server() {
+            self.supervisor.notifier.status(&self.status());
+        }
     }
 
     /// Counts the strikes that follow from a death.

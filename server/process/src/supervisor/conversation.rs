@@ -6,10 +6,12 @@
 use std::time::Instant;
 
 use crosstie_model::event::Event;
+use serde_json::Value;
 
 use super::event_loop::{Greeting, Startup, Turning};
 use super::fleet::Generation;
 use super::link::{Heard, Queued};
+use super::succession::Rank;
 use super::verdict::Expectation;
 use crate::clock;
 use crate::control::{PROTOCOL_VERSION, ToSupervisor, ToWorker};
@@ -111,8 +113,32 @@ impl Turning {
         }
     }
 
-    /// Passes an event on to every worker, its sender included, in the order of arrival.
+    /// Passes an event on to every worker, its sender included, in the order of arrival; during an upgrade to
+    /// those of the other supervisor too.
     fn relay(&mut self, event: Event) {
+        let others = (self.succession.as_mut(), self.heir.as_mut(), &mut self.rank);
+        if !matches!(others, (None, None, Rank::Server)) {
+            let value = serde_json::to_value(&event).unwrap_or_default();
+            let (succession, heir, rank) = others;
+            succession.into_iter().for_each(|succession| succession.tell(&value));
+            heir.into_iter().for_each(|heir| heir.tell(&value));
+            if let Rank::Successor(predecessor) = rank {
+                predecessor.tell(&value);
+            }
+        }
+        self.relay_here(event);
+    }
+
+    /// Passes on what the other supervisor of an upgrade passed on. What this release does not know it misses,
+    /// as any lost event: its workers compare revisions all the same.
+    pub(super) fn relay_foreign(&mut self, event: Value) {
+        match serde_json::from_value(event) {
+            Ok(event) => self.relay_here(event),
+            Err(error) => tracing::warn!(%error, "an event of another release is not understood"),
+        }
+    }
+
+    fn relay_here(&mut self, event: Event) {
         if let Event::QuarantineReleased { service } = &event
             && self.supervisor.segment.release(service.as_str())
         {
@@ -126,6 +152,9 @@ impl Turning {
 
     /// Tells the service manager once that the server serves, and keeps its status current.
     pub(super) fn announce(&mut self) {
+        if !self.is_server() {
+            return;
+        }
         let status = self.status();
         match self.startup {
             Startup::Pending if self.fleet.serving() > 0 => {

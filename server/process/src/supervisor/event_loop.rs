@@ -13,18 +13,20 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::fleet::{Action, Fleet, Generation, KillReason, RollEnd};
-use super::link::Link;
+use super::link::WorkerLink;
 use super::listeners::Listeners;
 use super::notify::Notifier;
 use super::quarantine_file::QuarantineFile;
 use super::signals::Signals;
 use super::spawn::{self, Estate, Identity};
+use super::succession::{Heir, Rank, Succession};
 use super::verdict::Expectation;
 use super::{Plan, Reload, reap};
 use crate::clock;
 use crate::control::ToWorker;
 use crate::pidfile::PidFile;
-use crate::shm::{SLOTS, Segment, WorkerState};
+use crate::program::Program;
+use crate::shm::{SLOTS, Segment, WorkerSlot, WorkerState};
 
 /// How long a turn waits at most: strikes that workers count in shared memory are noticed this soon even
 /// when nobody reports them.
@@ -37,7 +39,7 @@ pub(super) struct Child {
     pub(super) pid: u32,
     pub(super) seat: u16,
     pub(super) index: u16,
-    pub(super) link: Link,
+    pub(super) link: WorkerLink,
     pub(super) greeting: Greeting,
     pub(super) expectation: Expectation,
     pub(super) started: Instant,
@@ -54,12 +56,15 @@ pub(super) enum Greeting {
 pub(super) struct Supervisor {
     pub(super) plan: Plan,
     pub(super) reload: Reload,
+    pub(super) program: Program,
     pub(super) listeners: Listeners,
     pub(super) segment: Arc<Segment>,
     pub(super) signals: Signals,
     pub(super) notifier: Notifier,
     pub(super) quarantine: QuarantineFile,
-    pub(super) pid_file: PidFile,
+    /// Not there while another supervisor is the server.
+    pub(super) pid_file: Option<PidFile>,
+    pub(super) rank: Rank,
 }
 
 /// A supervisor at work.
@@ -70,6 +75,17 @@ pub(super) struct Turning {
     /// What was last known of strikes and quarantine.
     pub(super) verdicts_seen: u32,
     pub(super) startup: Startup,
+    pub(super) rank: Rank,
+    /// An upgrade under way.
+    pub(super) succession: Option<Succession>,
+    /// How many upgrades were asked for.
+    pub(super) attempts: u32,
+    /// Who is the server in this one's place.
+    pub(super) heir: Option<Heir>,
+    /// SIGHUP came during an upgrade.
+    pub(super) reload_pending: bool,
+    /// Whether workers of a predecessor that is gone may still be in shared memory.
+    pub(super) abandoned_slots: bool,
 }
 
 /// Whether the service manager was told that the server serves.
@@ -81,12 +97,24 @@ pub(super) enum Startup {
 
 impl Supervisor {
     /// Runs until a signal stops it and the last worker is gone.
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         let fleet = Fleet::new(self.plan.workers, self.plan.rules(), Instant::now());
         let verdicts_seen = self.segment.verdict_changes();
         let children = BTreeMap::new();
-        let startup = Startup::Pending;
-        let mut turning = Turning { supervisor: self, fleet, children, verdicts_seen, startup };
+        let rank = std::mem::replace(&mut self.rank, Rank::Server);
+        let mut turning = Turning {
+            supervisor: self,
+            fleet,
+            children,
+            verdicts_seen,
+            startup: Startup::Pending,
+            rank,
+            succession: None,
+            attempts: 0,
+            heir: None,
+            reload_pending: false,
+            abandoned_slots: false,
+        };
         tracing::info!(
             server = turning.supervisor.plan.server,
             workers = turning.supervisor.plan.workers,
@@ -94,12 +122,12 @@ impl Supervisor {
         );
         loop {
             turning.turn();
-            if turning.fleet.stopped() {
+            if turning.fleet.stopped() && turning.succession.is_none() {
                 break;
             }
             turning.wait();
         }
-        reap::sweep();
+        reap::sweep(turning.heir.as_ref().map(Heir::pid));
         tracing::info!("supervisor stopped");
         drop(turning.supervisor.pid_file);
     }
@@ -109,26 +137,40 @@ impl Turning {
     fn turn(&mut self) {
         self.obey_signals();
         self.hear_children();
+        self.hear_successor();
+        self.hear_heir();
+        self.hear_predecessor();
         self.bury_the_dead();
+        self.enforce_upgrade(Instant::now());
         self.obey_fleet();
-        self.keep_verdicts();
-        self.supervisor.notifier.alive(Instant::now());
+        self.clear_abandoned_slots();
+        // Of two supervisors only the one that is the server speaks to the outside.
+        if self.is_server() {
+            self.keep_verdicts();
+            self.supervisor.notifier.alive(Instant::now());
+        }
     }
 
     /// Waits for the next thing to happen.
     fn wait(&self) {
         let now = Instant::now();
-        let due = [self.fleet.next_deadline(), self.supervisor.notifier.next_due()];
+        let watchdog = self.supervisor.notifier.next_due().filter(|_| self.is_server());
+        let upgrade = self.succession.as_ref().map(Succession::deadline);
+        let due = [self.fleet.next_deadline(), watchdog, upgrade];
         let until = due.into_iter().flatten().fold(now + IDLE, Instant::min);
         // Rounded up: a deadline is past, not near, when its turn comes.
         let patience = until.saturating_duration_since(now) + Duration::from_millis(1);
         let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
-        let links = self.children.values().filter_map(|child| {
-            let outgoing = if child.link.has_outgoing() { PollFlags::POLLOUT } else { PollFlags::empty() };
-            child.link.socket().map(|socket| PollFd::new(socket, PollFlags::POLLIN | outgoing))
-        });
+        let predecessor = match &self.rank {
+            Rank::Successor(predecessor) => predecessor.link().interest(),
+            Rank::Server => None,
+        };
+        let successor = self.succession.as_ref().and_then(|succession| succession.link().interest());
+        let heir = self.heir.as_ref().and_then(|heir| heir.link().interest());
+        let supervisors = [predecessor, successor, heir].into_iter().flatten();
+        let links = self.children.values().filter_map(|child| child.link.interest());
         let signals = PollFd::new(std::os::fd::AsFd::as_fd(&self.supervisor.signals), PollFlags::POLLIN);
-        let mut watched: Vec<PollFd<'_>> = std::iter::once(signals).chain(links).collect();
+        let mut watched: Vec<PollFd<'_>> = std::iter::once(signals).chain(supervisors).chain(links).collect();
         match poll(&mut watched, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => {
@@ -146,16 +188,25 @@ impl Turning {
             self.fleet.stop_now(now);
         } else if (requests.stop || requests.interrupt) && !self.fleet.stopping() {
             tracing::info!(drain_ms = clock::milliseconds(self.supervisor.plan.drain), "draining");
-            self.supervisor.notifier.stopping();
+            self.abandon("the server is being stopped");
+            if self.is_server() {
+                self.supervisor.notifier.stopping();
+            }
             self.fleet.stop(now);
         }
-        if requests.reload && !self.fleet.stopping() {
+        if requests.reload && self.succession.is_some() {
+            tracing::info!("the configuration is reloaded once the upgrade has ended");
+            self.reload_pending = true;
+        } else if requests.reload && !self.fleet.stopping() {
             self.reload(now);
+        }
+        if requests.upgrade {
+            self.upgrade(now);
         }
     }
 
     /// Validates the configuration; rolls the workers if it is good.
-    fn reload(&mut self, now: Instant) {
+    pub(super) fn reload(&mut self, now: Instant) {
         self.supervisor.notifier.reloading();
         // The callback is not this crate's: whatever it does, the supervisor lives on.
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.supervisor.reload)()));
@@ -168,6 +219,7 @@ impl Turning {
                 current.drain = plan.drain;
                 current.restart_budget = plan.restart_budget;
                 current.worker_arguments = plan.worker_arguments;
+                current.upgrade = plan.upgrade;
                 tracing::info!("configuration is valid: rolling the workers");
                 self.fleet.roll(current.rules(), now);
             }
@@ -219,9 +271,9 @@ impl Turning {
 
     fn spawn(&mut self, seat: u16, generation: Generation, restarts: u32) {
         let now = Instant::now();
-        let taken = |index: &u16| self.children.values().any(|child| child.index == *index);
+        let free = |index: &u16| self.supervisor.segment.worker(*index).is_some_and(WorkerSlot::claim);
         let slots = u16::try_from(SLOTS).unwrap_or(u16::MAX);
-        let Some(index) = (0..slots).find(|index| !taken(index)) else {
+        let Some(index) = (0..slots).find(free) else {
             tracing::error!("no slot is free for another worker");
             return self.fleet.gone(generation, now);
         };

@@ -1,4 +1,5 @@
-//! The supervisor's end of one control channel: two bounded buffers around a non-blocking socket.
+//! The supervisor's end of one channel, to a worker or to the other supervisor of an upgrade: two bounded
+//! buffers around a non-blocking socket.
 //!
 //! A child may send anything, fast or slowly, and may stop reading. A turn of the loop takes at most one
 //! piece from each channel, so none starves the others; events for a worker that does not read are dropped
@@ -6,10 +7,14 @@
 //! `Drain` are always queued, being few and small.
 
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::marker::PhantomData;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
 use bytes::{Buf, BytesMut};
+use nix::poll::{PollFd, PollFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::control::{self, FrameError, MAX_FRAME_BYTES, ToSupervisor, ToWorker};
 
@@ -18,9 +23,25 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// Events wait in the outbox only up to this many bytes.
 const OUTBOX_BYTES: usize = 2 * MAX_FRAME_BYTES;
 
-/// One control channel.
+/// What can be sent over a link.
+pub(super) trait Message: Serialize {
+    /// Whether the other end comes to no harm when it misses this one.
+    fn is_droppable(&self) -> bool;
+}
+
+impl Message for ToWorker {
+    fn is_droppable(&self) -> bool {
+        matches!(self, Self::Event(_))
+    }
+}
+
+/// The control channel of a worker.
+pub(super) type WorkerLink = Link<ToSupervisor, ToWorker>;
+
+/// One channel, on which `In` is heard and `Out` is said.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Link<In, Out> {
+    speaks: PhantomData<fn(Out) -> In>,
     socket: UnixStream,
     inbox: BytesMut,
     outbox: BytesMut,
@@ -55,20 +76,23 @@ pub(super) enum Queued {
     Closed,
 }
 
-impl Link {
+impl<In: DeserializeOwned, Out: Message> Link<In, Out> {
     /// Takes over the supervisor's end of a socket pair.
     pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, inbox: BytesMut::new(), outbox: BytesMut::new(), state: LinkState::Open })
+        let (inbox, outbox) = (BytesMut::new(), BytesMut::new());
+        Ok(Self { speaks: PhantomData, socket, inbox, outbox, state: LinkState::Open })
     }
 
-    /// The socket, while there is anything to be expected from it.
-    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        (self.state == LinkState::Open).then(|| self.socket.as_fd())
+    /// What `poll` is to wait for, while there is anything to be expected.
+    pub(super) fn interest(&self) -> Option<PollFd<'_>> {
+        let outgoing = if self.has_outgoing() { PollFlags::POLLOUT } else { PollFlags::empty() };
+        (self.state == LinkState::Open)
+            .then(|| PollFd::new(self.socket.as_fd(), PollFlags::POLLIN | outgoing))
     }
 
     /// Whether messages wait to be written.
-    pub(super) fn has_outgoing(&self) -> bool {
+    fn has_outgoing(&self) -> bool {
         self.state == LinkState::Open && !self.outbox.is_empty()
     }
 
@@ -105,18 +129,17 @@ impl Link {
     }
 
     /// The next message among the bytes read.
-    pub(super) fn next_message(&mut self) -> Result<Option<ToSupervisor>, FrameError> {
+    pub(super) fn next_message(&mut self) -> Result<Option<In>, FrameError> {
         control::decode(&mut self.inbox)
     }
 
     /// Queues `message` and writes what the socket takes now.
-    pub(super) fn send(&mut self, message: &ToWorker) -> Result<Queued, FrameError> {
+    pub(super) fn send(&mut self, message: &Out) -> Result<Queued, FrameError> {
         if self.state == LinkState::Closed {
             return Ok(Queued::Closed);
         }
         let frame = control::encode(message)?;
-        let droppable = matches!(message, ToWorker::Event(_));
-        if droppable && self.outbox.len() + frame.len() > OUTBOX_BYTES {
+        if message.is_droppable() && self.outbox.len() + frame.len() > OUTBOX_BYTES {
             return Ok(Queued::Dropped);
         }
         self.outbox.extend_from_slice(&frame);
@@ -144,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    fn pair() -> (Link, UnixStream) {
+    fn pair() -> (WorkerLink, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         (Link::new(ours).unwrap(), theirs)
     }

@@ -31,27 +31,46 @@ pub struct ListenError {
 
 /// The bound sockets, in the order of the plan.
 #[derive(Debug)]
-pub struct Listeners {
-    sockets: Vec<(&'static str, TcpListener)>,
+pub(super) struct Listeners {
+    sockets: Vec<(&'static str, SocketAddr, TcpListener)>,
 }
 
 impl Listeners {
     /// Binds every socket of the plan, or none.
-    ///
-    /// # Errors
-    /// An address cannot be listened on, or is still in use after some seconds.
-    pub fn bind(specs: &[ListenerSpec]) -> Result<Self, ListenError> {
+    #[cfg(test)]
+    fn bind(specs: &[ListenerSpec]) -> Result<Self, ListenError> {
+        Self::take_over(specs, Vec::new())
+    }
+
+    /// The sockets of the plan, or none: those of `inherited` that have the same name and address, and for the
+    /// rest new ones. What is inherited and not wanted is closed.
+    pub(super) fn take_over(
+        specs: &[ListenerSpec],
+        mut inherited: Vec<(String, SocketAddr, TcpListener)>,
+    ) -> Result<Self, ListenError> {
         let deadline = Instant::now() + BIND_PATIENCE;
         let sockets = specs.iter().map(|spec| {
             let refused = |source| ListenError { name: spec.name, address: spec.address, source };
-            bind_patiently(spec, deadline).map(|socket| (spec.name, socket)).map_err(refused)
+            let fits = |(name, address, _): &(String, SocketAddr, TcpListener)| {
+                name == spec.name && *address == spec.address
+            };
+            let socket = match inherited.iter().position(fits) {
+                Some(position) => listen(inherited.swap_remove(position).2.into(), spec),
+                None => bind_patiently(spec, deadline),
+            };
+            socket.map(|socket| (spec.name, spec.address, socket)).map_err(refused)
         });
         Ok(Self { sockets: sockets.collect::<Result<_, _>>()? })
     }
 
-    /// Name and descriptor of each.
-    pub(super) fn descriptors(&self) -> Vec<(String, RawFd)> {
-        self.sockets.iter().map(|(name, socket)| ((*name).to_owned(), socket.as_raw_fd())).collect()
+    /// Closes this process's copies. Workers keep theirs.
+    pub(super) fn close(&mut self) {
+        self.sockets.clear();
+    }
+
+    /// Name, address and descriptor of each.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = (&'static str, SocketAddr, RawFd)> {
+        self.sockets.iter().map(|(name, address, socket)| (*name, *address, socket.as_raw_fd()))
     }
 }
 
@@ -72,6 +91,11 @@ fn bind(spec: &ListenerSpec) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&spec.address.into())?;
+    listen(socket, spec)
+}
+
+/// Also of a socket that listens already: its queue gets the plan's length.
+fn listen(socket: Socket, spec: &ListenerSpec) -> io::Result<TcpListener> {
     socket.listen(i32::try_from(spec.backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }

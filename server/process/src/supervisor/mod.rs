@@ -5,8 +5,8 @@
 //! `verdict` for whom to blame); the loop only carries it out. It must not be able to crash: nothing here
 //! panics, every input of a child is bounded, and every failure of a system call has an answer.
 //!
-//! A successor binary can take over what this process owns because ownership is explicit: listening sockets,
-//! shared memory and pid file are values that `run` holds, made in one place each.
+//! A successor binary can take over what this process owns (`succession`) because ownership is explicit:
+//! listening sockets, shared memory and pid file are values that `run` holds, made in one place each.
 
 mod burial;
 mod conversation;
@@ -20,27 +20,31 @@ mod reap;
 mod restart;
 mod signals;
 mod spawn;
+mod succession;
 mod verdict;
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event_loop::Supervisor;
 use fleet::FleetRules;
-pub use listeners::{ListenError, Listeners};
+pub use listeners::ListenError;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use notify::Notifier;
 use quarantine_file::QuarantineFile;
 use signals::Signals;
+use succession::Rank;
+pub use succession::{HeritageError, Origin, Outcome, Report, report};
 
-use crate::adopt::adopt;
-use crate::pidfile::{self, PidFile, PidFileError};
-use crate::privilege::{PrivilegeError, ServiceUser};
+use crate::pidfile::{PidFile, PidFileError};
+use crate::privilege::PrivilegeError;
 use crate::shm::{Segment, SegmentError};
 
 /// Most workers of one server.
@@ -80,10 +84,16 @@ pub struct Plan {
     pub restart_budget: u32,
     /// The command line of a worker, without the program.
     pub worker_arguments: Vec<OsString>,
+    /// How long a new binary may take to serve before an upgrade is given up.
+    pub upgrade: Duration,
+    /// The command line of a new binary that is to succeed this supervisor, without the program. It must make
+    /// [`Origin::of_this_process`] the first thing it does, in this release and in others.
+    pub successor_arguments: Vec<OsString>,
 }
 
 /// Validates the configuration at SIGHUP: the new plan, or why the running one stays. `drain`,
-/// `restart_budget` and `worker_arguments` of the new plan hold from then on; the rest needs a restart.
+/// `restart_budget`, `worker_arguments` and `upgrade` of the new plan hold from then on; the rest needs a
+/// restart.
 pub type Reload = Box<dyn FnMut() -> Result<Plan, String>>;
 
 impl Plan {
@@ -119,20 +129,22 @@ pub enum StartError {
     /// Root cannot become the service user.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
+    /// The predecessor cannot be spoken to.
+    #[error("the running supervisor cannot be spoken to")]
+    Succession(#[source] io::Error),
     /// Signals cannot be handled.
     #[error("signals cannot be handled")]
     Signals(#[source] io::Error),
 }
 
-/// Runs a server until SIGTERM or SIGINT ends it: 0 then, 1 when it could not start (the log says why).
-/// `listeners` are those of the plan where the caller had to bind them, being somebody else before; without
-/// them they are bound here.
+/// Runs a server until SIGTERM or SIGINT ends it, or until another supervisor took it over after SIGUSR2: 0
+/// then, 1 when it could not start (the log says why).
 ///
 /// Takes over the process: its signals, all its children, and the calling thread, which workers are tied to
 /// and which must live as long as they do.
 #[must_use]
-pub fn run(plan: Plan, listeners: Option<Listeners>, reload: Reload) -> ExitCode {
-    match try_run(plan, listeners, reload) {
+pub fn run(plan: Plan, origin: Origin, reload: Reload) -> ExitCode {
+    match try_run(plan, origin, reload) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = &error as &dyn Error, "the server cannot start");
@@ -145,52 +157,67 @@ pub fn run(plan: Plan, listeners: Option<Listeners>, reload: Reload) -> ExitCode
 ///
 /// # Errors
 /// Something the server needs is not to be had; nothing was started.
-pub fn try_run(plan: Plan, listeners: Option<Listeners>, reload: Reload) -> Result<(), StartError> {
-    prepare(plan, listeners, reload).map(Supervisor::run)
-}
-
-/// Does what takes root's rights, and then becomes `user` for good: what root left in the server's directory
-/// is given to them, and the plan's addresses are bound. To be called before the process has threads.
-///
-/// # Errors
-/// A supervisor runs there already, an address is taken, or the kernel refuses. The process must end then.
-pub fn bind_and_drop(plan: &Plan, user: &ServiceUser) -> Result<Listeners, StartError> {
-    // Its addresses are taken, and waiting for them would only hide why.
-    if let Some(pid) = pidfile::running_supervisor(&plan.directory) {
-        return Err(PidFileError::Running { pid }.into());
-    }
-    adopt(&plan.directory, user)?;
-    let listeners = Listeners::bind(&plan.listeners)?;
-    user.become_for_good()?;
-    Ok(listeners)
+pub fn try_run(plan: Plan, origin: Origin, reload: Reload) -> Result<(), StartError> {
+    prepare(plan, origin, reload).map(Supervisor::run)
 }
 
 /// Claims everything that a supervisor owns.
-fn prepare(plan: Plan, listeners: Option<Listeners>, reload: Reload) -> Result<Supervisor, StartError> {
+fn prepare(plan: Plan, mut origin: Origin, reload: Reload) -> Result<Supervisor, StartError> {
     if !(1..=MAX_WORKERS).contains(&plan.workers) {
         return Err(StartError::Workers(plan.workers));
     }
     // Before anybody can learn this process's id from the pid file.
     let signals = Signals::install().map_err(StartError::Signals)?;
-    let pid_file = PidFile::claim(&plan.directory)?;
+    // A successor gets it from its predecessor.
+    let claim = || PidFile::claim_unless_succeeded(&plan.directory);
+    let pid_file = if origin.is_successor() { None } else { Some(claim()?) };
     raise_descriptor_limit();
-    let listeners = listeners.map_or_else(|| Listeners::bind(&plan.listeners), Ok)?;
-    let segment = Segment::create()?;
-    segment.set_worker_count(plan.workers);
+    let listeners = origin.listen(&plan)?;
+    let (rank, inherited) = match origin.heritage.take() {
+        None => (Rank::Server, None),
+        Some(heritage) => (succession::introduce(heritage.channel)?, inherited_segment(heritage.segment)),
+    };
     let mut quarantine = QuarantineFile::new(&plan.directory);
-    match quarantine.load() {
-        Ok(verdicts) => verdicts.iter().for_each(|verdict| segment.restore_verdict(verdict)),
-        Err(error) => {
-            tracing::error!(error = &error as &dyn Error, "work/quarantine.json is ignored");
+    let verdicts = quarantine.load().unwrap_or_else(|error| {
+        tracing::error!(error = &error as &dyn Error, "work/quarantine.json is ignored");
+        Vec::new()
+    });
+    let segment = match inherited {
+        Some(segment) => segment,
+        None => {
+            let segment = Segment::create()?;
+            segment.set_worker_count(plan.workers);
+            verdicts.iter().for_each(|verdict| segment.restore_verdict(verdict));
+            segment
         }
-    }
+    };
     // What a dead worker leaves behind comes to this process and is reaped here. A kernel that refuses
     // leaves it to init, which does the same.
     if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
         tracing::warn!(%error, "orphans go to init");
     }
     let notifier = Notifier::from_environment(Instant::now());
-    Ok(Supervisor { plan, reload, listeners, segment, signals, notifier, quarantine, pid_file })
+    let program = origin.program;
+    Ok(Supervisor {
+        plan,
+        reload,
+        program,
+        listeners,
+        segment,
+        signals,
+        notifier,
+        quarantine,
+        pid_file,
+        rank,
+    })
+}
+
+/// The predecessor's shared memory, if this release lays it out alike: counters, rates and limits then go on
+/// without a break. Otherwise they begin anew, as after a restart.
+fn inherited_segment(file: OwnedFd) -> Option<Arc<Segment>> {
+    Segment::succeed(file)
+        .inspect_err(|error| tracing::warn!(error = error as &dyn Error, "counters and limits begin anew"))
+        .ok()
 }
 
 /// Workers hold a descriptor per connection; the usual soft limit of 1,024 is a relic of select(2). Not to

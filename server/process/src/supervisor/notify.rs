@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use crate::clock;
 
 /// Environment variables of the protocol; workers do not inherit them.
-pub(super) const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+pub(super) const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", WATCHDOG_PID];
+/// Names the one process that signs of life are wanted of; without it any that the manager listens to.
+pub(super) const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
 /// The service manager, if there is one.
 pub(super) struct Notifier {
@@ -31,7 +33,7 @@ impl Notifier {
             Some((socket, address))
         });
         let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-        let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let ours = number(WATCHDOG_PID).is_none_or(|pid| pid == u64::from(std::process::id()));
         // Half the interval, as sd_watchdog_enabled(3) advises.
         let interval = number("WATCHDOG_USEC").filter(|_| ours).map(|us| Duration::from_micros(us / 2));
         let watchdog = interval.filter(|interval| !interval.is_zero()).map(|interval| (interval, now));
@@ -51,6 +53,13 @@ impl Notifier {
     /// The server stops.
     pub(super) fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=draining");
+    }
+
+    /// Another process is the server from now on. Nothing is sent after this: the manager would not listen.
+    pub(super) fn succeeded_by(&mut self, pid: u32) {
+        self.send(&format!("MAINPID={pid}\nREADY=1"));
+        self.socket = None;
+        self.watchdog = None;
     }
 
     /// What the manager shows.
@@ -123,6 +132,8 @@ mod tests {
         notifier.stopping();
         assert_eq!((receive(), receive()), ("WATCHDOG=1".into(), "STOPPING=1\nSTATUS=draining".into()));
         assert_eq!(notifier.next_due(), Some(now + interval));
+        notifier.succeeded_by(7);
+        assert_eq!((receive(), notifier.next_due()), ("MAINPID=7\nREADY=1".into(), None));
     }
 
     #[test]

@@ -50,6 +50,18 @@ pub(super) fn reap(pid: u32) {
     unsafe { libc::waitpid(pid.as_raw(), std::ptr::null_mut(), libc::WNOHANG) };
 }
 
+/// Asks a child that is not reaped yet to stop.
+pub(super) fn stop_child(pid: u32) {
+    if let Some(pid) = raw(pid) {
+        let _ = kill(pid, Signal::SIGTERM);
+    }
+}
+
+/// Whether there is a process of that number.
+pub(super) fn exists(pid: u32) -> bool {
+    raw(pid).is_some_and(|pid| kill(pid, None) != Err(nix::errno::Errno::ESRCH))
+}
+
 /// Kills a child that is not reaped yet.
 pub(super) fn kill_child(pid: u32) {
     if let Some(pid) = raw(pid) {
@@ -64,11 +76,11 @@ pub(super) fn kill_group(pid: u32) {
     }
 }
 
-/// Kills and reaps every child that is left when the server has stopped: processes that services detached
-/// from their workers' groups. Their own children come up in the next round.
-pub(super) fn sweep() {
+/// Kills and reaps every child that is left when the server has stopped, but for `spared`: processes that
+/// services detached from their workers' groups. Their own children come up in the next round.
+pub(super) fn sweep(spared: Option<u32>) {
     for _ in 0..100 {
-        let children = children();
+        let children: Vec<u32> = children().into_iter().filter(|pid| Some(*pid) != spared).collect();
         if children.is_empty() {
             return;
         }

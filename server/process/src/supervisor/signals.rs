@@ -27,6 +27,8 @@ pub(super) struct Requests {
     pub(super) interrupt: bool,
     /// SIGHUP.
     pub(super) reload: bool,
+    /// SIGUSR2.
+    pub(super) upgrade: bool,
 }
 
 /// The handlers, installed. The previous dispositions come back when dropped.
@@ -36,13 +38,13 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Handles SIGTERM, SIGINT, SIGHUP and SIGCHLD from now on, for the whole process.
+    /// Handles SIGTERM, SIGINT, SIGHUP, SIGUSR2 and SIGCHLD from now on, for the whole process.
     pub(super) fn install() -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         PENDING.store(0, Ordering::SeqCst);
         WAKE.store(wake.as_fd().as_raw_fd(), Ordering::SeqCst);
         let mut signals = Self { wake, previous: Vec::new() };
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD] {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR2, libc::SIGCHLD] {
             let previous = handle(signal)?;
             signals.previous.push((signal, previous));
         }
@@ -55,7 +57,12 @@ impl Signals {
         let _ = self.wake.read();
         let bits = PENDING.swap(0, Ordering::SeqCst);
         let has = |signal| bits & bit(signal) != 0;
-        Requests { stop: has(libc::SIGTERM), interrupt: has(libc::SIGINT), reload: has(libc::SIGHUP) }
+        Requests {
+            stop: has(libc::SIGTERM),
+            interrupt: has(libc::SIGINT),
+            reload: has(libc::SIGHUP),
+            upgrade: has(libc::SIGUSR2),
+        }
     }
 }
 

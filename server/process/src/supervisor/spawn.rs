@@ -15,7 +15,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use super::fleet::Generation;
-use super::link::Link;
+use super::link::WorkerLink;
 use super::listeners::Listeners;
 use super::notify;
 use crate::control::PROTOCOL_VERSION;
@@ -42,7 +42,7 @@ pub(super) struct Identity {
 /// A worker that was just started.
 pub(super) struct Started {
     pub(super) pid: u32,
-    pub(super) link: Link,
+    pub(super) link: WorkerLink,
 }
 
 /// Starts the worker `identity`. Returns once exec has succeeded or failed.
@@ -54,7 +54,7 @@ pub(super) fn spawn(estate: &Estate<'_>, identity: Identity) -> io::Result<Start
         generation: identity.generation,
         control: theirs.as_raw_fd(),
         segment: estate.segment.as_fd().as_raw_fd(),
-        listeners: estate.listeners.descriptors(),
+        listeners: estate.listeners.descriptors().map(|(name, _, fd)| (name.to_owned(), fd)).collect(),
     };
     let mut command = Command::new(OWN_PROGRAM);
     command
@@ -83,7 +83,7 @@ pub(super) fn spawn(estate: &Estate<'_>, identity: Identity) -> io::Result<Start
     if let Some(slot) = estate.segment.worker(identity.index) {
         slot.assign(identity.seat, identity.generation, identity.restarts);
     }
-    let link = Link::new(ours)?;
+    let link = WorkerLink::new(ours)?;
     let child = command.spawn()?;
     Ok(Started { pid: child.id(), link })
 }

@@ -15,6 +15,7 @@ mod lifecycle;
 mod privilege;
 mod server;
 mod sharing;
+mod upgrade;
 mod worker;
 
 use std::process::ExitCode;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(server::DIRECTORY_VARIABLE) {
         return server::supervise(directory.into());
     }
-    let tests = [lifecycle::TESTS, sharing::TESTS, blame::TESTS, privilege::TESTS].concat();
+    let tests = [lifecycle::TESTS, sharing::TESTS, blame::TESTS, privilege::TESTS, upgrade::TESTS].concat();
     let trials = tests.into_iter().map(|(name, test)| {
         Trial::test(name, move || {
             test();

@@ -23,10 +23,10 @@ pub(crate) const TESTS: &[Test] = crate::tests![
 ];
 
 /// A user every Debian has.
-const USER: &str = "nobody";
+pub(crate) const USER: &str = "nobody";
 
 /// Whether the test can be run; says so when it cannot.
-fn as_root() -> bool {
+pub(crate) fn as_root() -> bool {
     if !privilege::is_root() {
         eprintln!("skipped: only root can become somebody else");
     }
@@ -62,7 +62,7 @@ fn status(pid: u32, field: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn assert_dropped(pid: u32) {
+pub(crate) fn assert_dropped(pid: u32) {
     let uid = uid();
     assert_eq!(status(pid, "Uid"), format!("{uid} {uid} {uid} {uid}"));
     assert!(!status(pid, "Groups").split(' ').any(|group| group == "0"), "root's groups are gone");
@@ -72,7 +72,7 @@ fn assert_dropped(pid: u32) {
     assert_eq!(status(pid, "NoNewPrivs"), "1");
 }
 
-fn privileged_address() -> SocketAddr {
+pub(crate) fn privileged_address() -> SocketAddr {
     let free = (600..1024).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     free.into_iter().find(|address| TcpListener::bind(address).is_ok()).unwrap()
 }

@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 
 use crosstie_process::pidfile::{self, Signal};
 use crosstie_process::privilege;
-use crosstie_process::supervisor::{self, ListenerSpec, Plan};
+use crosstie_process::supervisor::{self, ListenerSpec, Origin, Plan};
 use serde_json::{Value, json};
 
 /// Names the directory of a supervisor to be.
 pub(crate) const DIRECTORY_VARIABLE: &str = "CROSSTIE_TEST_SUPERVISOR";
+
+/// What supervisors are started from, in their directory.
+pub(crate) const PROGRAM: &str = "program";
 
 /// Only detects hangs; nothing is timed by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,15 +40,15 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// The supervisor's role: runs what `plan.json` in the directory says.
 pub(crate) fn supervise(directory: PathBuf) -> ExitCode {
+    let mut origin = Origin::of_this_process().unwrap();
     let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
     tracing_subscriber::fmt().with_ansi(false).with_writer(Mutex::new(log)).init();
     let plan = read_plan(&directory).unwrap();
     let standing = privilege::Standing::choose(&directory, &directory, user(&directory).as_deref()).unwrap();
-    let listeners = match standing {
-        privilege::Standing::Drop(user) => Some(supervisor::bind_and_drop(&plan, &user).unwrap()),
-        _ => None,
-    };
-    supervisor::run(plan, listeners, Box::new(move || read_plan(&directory)))
+    if let privilege::Standing::Drop(user) = standing {
+        origin.bind_and_drop(&plan, &user).unwrap();
+    }
+    supervisor::run(plan, origin, Box::new(move || read_plan(&directory)))
 }
 
 /// Whom the plan wants the server to become; whoever it is started as when it says nothing.
@@ -71,6 +74,8 @@ fn read_plan(directory: &Path) -> Result<Plan, String> {
         drain: Duration::from_millis(number("drain_ms")),
         restart_budget: u32::try_from(number("budget")).unwrap(),
         worker_arguments: vec![directory.into(), plan["mark"].as_str().unwrap().into()],
+        upgrade: Duration::from_millis(number("upgrade_ms")),
+        successor_arguments: Vec::new(),
     })
 }
 
@@ -102,10 +107,12 @@ impl Server {
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut plan = json!({
-            "workers": workers, "drain_ms": 30_000, "budget": 1000, "mark": "first", "address": address.to_string(),
+            "workers": workers, "drain_ms": 30_000, "budget": 1000, "mark": "first", "upgrade_ms": 30_000, "address": address.to_string(),
         });
         merge(&mut plan, changes);
         fs::write(directory.path().join("plan.json"), plan.to_string()).unwrap();
+        // A copy, which an upgrade can replace.
+        fs::copy(std::env::current_exe().unwrap(), directory.path().join(PROGRAM)).unwrap();
         let process = launch(directory.path(), variables);
         let server = Self { directory, address, process, plan };
         server.wait_ready();
@@ -190,12 +197,7 @@ impl Server {
 
     /// Children of the supervisor by state: (pid, is a zombie).
     pub(crate) fn children(&self) -> Vec<(u32, bool)> {
-        let list = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap_or_default();
-        let state = |pid: u32| {
-            let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            Some((pid, text.rsplit_once(") ")?.1.starts_with('Z')))
-        };
-        list.split_whitespace().filter_map(|pid| state(pid.parse().ok()?)).collect()
+        children_of(self.pid())
     }
 }
 
@@ -204,14 +206,29 @@ impl Drop for Server {
         if std::thread::panicking() {
             eprintln!("--- log of the supervisor ---\n{}", self.log());
         }
-        let children = self.children();
+        let mut left = self.children();
+        // After an upgrade another process is the supervisor.
+        if let Some(pid) = pidfile::running_supervisor(self.directory.path()) {
+            left.extend(children_of(pid));
+            left.push((pid, false));
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
-        for (pid, _) in children {
+        for (pid, _) in left.into_iter().rev() {
             let _ = pidfile::signal(pid, Signal::Kill);
             let _ = pidfile::wait_gone(pid, PATIENCE);
         }
     }
+}
+
+/// Children of a process by state: (pid, is a zombie).
+pub(crate) fn children_of(parent: u32) -> Vec<(u32, bool)> {
+    let list = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    let state = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some((pid, text.rsplit_once(") ")?.1.starts_with('Z')))
+    };
+    list.split_whitespace().filter_map(|pid| state(pid.parse().ok()?)).collect()
 }
 
 fn merge(plan: &mut Value, changes: Value) {
@@ -220,7 +237,7 @@ fn merge(plan: &mut Value, changes: Value) {
 }
 
 fn launch(directory: &Path, variables: &[(&str, &str)]) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = Command::new(directory.join(PROGRAM));
     command.env(DIRECTORY_VARIABLE, directory).envs(variables.iter().copied()).stdin(Stdio::null());
     command.spawn().unwrap()
 }

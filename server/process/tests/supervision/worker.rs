@@ -1,6 +1,7 @@
 //! The worker's role: answers questions on the shared socket and misbehaves when asked to.
 //!
-//! Files in the server's directory change how it lives: `die-at-start`, `die-when-ready`, `never-drain`.
+//! Files in the server's directory change how it lives: `die-at-start`, `die-when-ready`, `never-ready`,
+//! `never-drain`.
 
 use std::io::Write as _;
 use std::os::fd::BorrowedFd;
@@ -60,6 +61,14 @@ pub(crate) fn run() -> ExitCode {
         });
         let (_, listener) = inherited.listeners.into_iter().next().unwrap();
         let listener = TcpListener::from_std(listener).unwrap();
+        while directory.join("never-ready").exists() {
+            // Its supervisor may give up on it.
+            if let Ok(Ok(None | Some(ToWorker::Drain { .. }))) =
+                tokio::time::timeout(Duration::from_millis(5), reader.next()).await
+            {
+                return ExitCode::SUCCESS;
+            }
+        }
         worker.writer.send(&ToSupervisor::Ready).await.unwrap();
         if directory.join("die-when-ready").exists() {
             return ExitCode::from(4);

@@ -156,7 +156,9 @@ impl Member {
     pub(super) async fn leave(&self) {
         self.standing.membership.say(None);
         let goes_on = |state| matches!(state, WorkerState::Starting | WorkerState::Ready);
-        if self.segment.workers().into_iter().any(|worker| goes_on(worker.state)) {
+        if self.segment.is_succeeded()
+            || self.segment.workers().into_iter().any(|worker| goes_on(worker.state))
+        {
             return;
         }
         let left = Heartbeat {
