@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
+use crosstie_odb::NewCertificate;
 use crosstie_security::authority::{self, Description, IssuedCertificate, Subject};
 use crosstie_security::create_private_directory;
 use crosstie_security::identity::ComponentKind;
@@ -195,6 +196,23 @@ fn held(environment: &Environment) -> Result<Vec<Held>> {
     Ok(found)
 }
 
+/// What is put on record of the certificates in a new environment: those that nobody asked the management API
+/// for.
+///
+/// # Errors
+/// The environment cannot be read.
+pub(crate) fn records(environment: &Environment, author: &str) -> Result<Vec<NewCertificate>> {
+    let record = |held: Held| NewCertificate {
+        serial: held.description.serial,
+        kind: held.description.subject.kind.to_string(),
+        name: held.description.subject.name,
+        fingerprint: held.description.fingerprint,
+        author: author.to_owned(),
+        expires_us: held.description.expires.unix_timestamp().saturating_mul(1_000_000),
+    };
+    Ok(held(environment)?.into_iter().map(record).collect())
+}
+
 fn subdirectories(root: &Path) -> std::io::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(root)?.flatten();
     // Not through links: they may lead anywhere.
@@ -243,5 +261,7 @@ mod tests {
         assert_eq!(names, ["broker", "admin", "server1"]);
         assert_eq!(found[0].description.subject.addresses, [local]);
         assert!(found[2].description.subject.names.contains(&"server1".to_owned()));
+        let records = records(&environment, "quickstart").unwrap();
+        assert_eq!((records.len(), records[0].kind.as_str()), (3, "broker"));
     }
 }

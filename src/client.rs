@@ -43,6 +43,8 @@ pub(crate) struct Client {
     agent: Agent,
     address: SocketAddr,
     root: std::path::PathBuf,
+    /// The revision that changes are made for, if only for that.
+    expected: Option<u64>,
 }
 
 impl Client {
@@ -103,7 +105,12 @@ impl Client {
             .user_agent(concat!("crosstie/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        Self { agent, address: reachable(address), root: root.to_owned() }
+        Self { agent, address: reachable(address), root: root.to_owned(), expected: None }
+    }
+
+    /// The same client, whose changes are refused unless `revision` is the current one.
+    pub(crate) fn expecting(self, revision: Option<u64>) -> Self {
+        Self { expected: revision, ..self }
     }
 
     /// Whether the management API answers at all, a refusal included.
@@ -160,7 +167,10 @@ impl Client {
 
     fn exchange(&self, method: &Method, path: &str, body: Option<&Body<'_>>) -> Result<Vec<u8>> {
         let url = format!("https://{}/api/v1{path}", self.address);
-        let request = Request::builder().method(method).uri(url);
+        let mut request = Request::builder().method(method).uri(url);
+        if let Some(revision) = self.expected {
+            request = request.header("if-match", format!("\"{revision}\""));
+        }
         let outcome = match body {
             None => self.agent.run(request.body(())?),
             Some(Body::Json(value)) => {

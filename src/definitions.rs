@@ -39,6 +39,9 @@ pub(crate) struct ApplyArguments {
     /// Why, for the history
     #[arg(short, long, value_name = "TEXT")]
     message: Option<String>,
+    /// The revision you looked at: refuse when others have changed something since
+    #[arg(long, value_name = "REVISION")]
+    expect: Option<u64>,
 }
 
 #[derive(Args)]
@@ -98,7 +101,7 @@ pub(crate) fn apply(context: &Context, arguments: &ApplyArguments) -> Result<()>
     if let (Some(message), Some(fields)) = (&arguments.message, request.as_object_mut()) {
         fields.insert("message".into(), message.as_str().into());
     }
-    let answer = context.client()?.post("/apply", &request)?;
+    let answer = context.client()?.expecting(arguments.expect).post("/apply", &request)?;
     if !context.output.is_for_people() {
         return context.output.value(&answer);
     }

@@ -31,7 +31,7 @@ use crate::certificates::{self, ADMINISTRATOR};
 use crate::command::{Context, say};
 use crate::environment::{Environment, ServerDirectory};
 use crate::output;
-use crate::{lifecycle, service_user, venv};
+use crate::{ca, lifecycle, service_user, venv};
 
 /// The one server's name.
 const SERVER: &str = "server1";
@@ -205,7 +205,7 @@ fn make(root: &Path, ports: Ports, user: Option<&str>) -> Result<Environment> {
     let text = settings::template(&settings);
     fs::write(server.settings_file(), text).context("cannot write server.toml")?;
     step("operational database");
-    make_odb(&server, &settings, None, &secrets)?;
+    make_odb(&environment, &server, &settings, None, &secrets)?;
     step("virtual environment for Python");
     venv::create(&server)?;
     service_user::settle(&environment, &server, user)?;
@@ -287,6 +287,7 @@ fn settings_of(ports: Ports) -> Result<ServerSettings> {
 
 /// Creates the database with its schema, the authority's sealed key and the administrator.
 fn make_odb(
+    environment: &Environment,
     server: &ServerDirectory,
     settings: &ServerSettings,
     odb_password: Option<SecretValue>,
@@ -296,6 +297,7 @@ fn make_odb(
     let sealed = secrets.authority.seal_key(&secrets.cluster_key)?;
     let hash = password::hash(&secrets.password)?;
     let administrator = User { name: ADMINISTRATOR.to_owned(), role: Role::Admin, password_hash: hash };
+    let certificates = ca::records(environment, "quickstart")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime
         .block_on(async {
@@ -303,6 +305,9 @@ fn make_odb(
             odb.create().await?;
             odb.put_ca(&sealed, secrets.authority.certificate_pem()).await?;
             odb.put_user(&administrator).await?;
+            for certificate in &certificates {
+                odb.record_certificate(certificate).await?;
+            }
             anyhow::Ok(())
         })
         .context("cannot create the operational database")

@@ -12,7 +12,7 @@ use crate::command::Context;
 use crate::component::Component;
 use crate::environment::{Environment, ServerDirectory};
 use crate::lifecycle::Target;
-use crate::output::{Column, closed_channel, field, line};
+use crate::output::{Column, closed_channel, field, line, time_field};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -54,6 +54,12 @@ fn workers(context: &Context, component: &Value) -> Result<()> {
     }
     for service in component.get("quarantined").and_then(Value::as_array).into_iter().flatten() {
         line(&format!("\nQuarantined: {} ({})", field(service, "name"), field(service, "reason")))?;
+    }
+    for ending in component.get("certificates").and_then(Value::as_array).into_iter().flatten() {
+        if ending.get("renew") == Some(&Value::Bool(true)) {
+            let (which, ends) = (field(ending, "certificate"), time_field(ending, "expires"));
+            line(&format!("\nThe {which} certificate of {} ends {ends}", field(component, "name")))?;
+        }
     }
     for closed in component.get("closed_channels").and_then(Value::as_array).into_iter().flatten() {
         closed_channel(closed, "channel")?;
@@ -111,7 +117,9 @@ fn server_row(environment: &Environment, server: &ServerDirectory) -> Value {
         Ok(status) => {
             let degraded = status.get("degraded").filter(|reason| !reason.is_null()).cloned();
             fields.insert("state".into(), status.get("state").cloned().unwrap_or_else(|| "running".into()));
-            for key in ["version", "bus", "workers", "quarantined", "closed_channels"] {
+            for key in
+                ["version", "member", "bus", "workers", "quarantined", "closed_channels", "certificates"]
+            {
                 if let Some(value) = status.get(key) {
                     fields.insert(key.into(), value.clone());
                 }

@@ -216,7 +216,7 @@ fn make_servers(
             .context("cannot write server.toml")?;
         if index == 0 {
             super::step("operational database");
-            super::make_odb(server, &settings, odb.password.clone(), secrets)?;
+            super::make_odb(environment, server, &settings, odb.password.clone(), secrets)?;
         }
         venv::create(server)?;
         service_user::settle(environment, server, plan.user.as_deref())?;

@@ -307,6 +307,32 @@ class Picky(Service):
 }
 
 #[test]
+fn edits_of_two_people_at_once_are_put_in_order_and_the_loser_is_told() {
+    let (environment, _second) = pair();
+    let apply = |server: &str, value: u32, revision: u64| {
+        let text = format!("dictionary:\n  d: {{entries: {{value: {value}}}}}\n");
+        let revision = revision.to_string();
+        let arguments = ["apply", "-f", "-", "--server", server, "--expect", &revision];
+        environment.command(&arguments).unwrap().input(text).run().unwrap()
+    };
+    apply("server1", 1, 0).success().unwrap();
+    let lost = apply("server2", 2, 0);
+    assert_eq!(lost.code, 1);
+    assert!(lost.stderr.contains("revision 1, not 0"), "{}", lost.stderr);
+    apply("server2", 2, 1).success().unwrap();
+    wait_until("the first server has it", || environment.component().unwrap()["workers"][0]["revision"] == 2);
+    let shown = environment.json(&["get", "dictionary", "d"]).unwrap();
+    assert_eq!(shown["body"]["entries"]["value"], 2, "{shown}");
+    let first = history(&environment, "server2").pop().unwrap();
+    environment.run(&["config", "rollback", &first, "--server", "server2"]).unwrap().success().unwrap();
+    wait_until("the whole cluster is back", || {
+        let one = environment.json(&["get", "dictionary", "d", "--server", "server1"]).unwrap();
+        one["body"]["entries"]["value"] == 1 && history(&environment, "server1").len() == 3
+    });
+    assert_eq!(history(&environment, "server1"), history(&environment, "server2"));
+}
+
+#[test]
 fn a_server_leaves_once_it_is_stopped_or_forced_to() {
     let (environment, second) = pair();
     wait_for_state(&environment, "server2", "ready");

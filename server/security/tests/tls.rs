@@ -304,6 +304,30 @@ fn names_that_no_certificate_should_hold_are_refused() {
     assert_eq!(Identity::of(&leaf_of_authority(&authority)), Err(IdentityError::NoIdentity));
 }
 
+#[test]
+fn a_request_is_signed_for_the_key_in_it_and_for_what_the_authority_says() {
+    let authority = CertificateAuthority::create("test").unwrap();
+    let request = authority::request("whoever").unwrap();
+    let subject = authority::Subject::server("server2", [LOOPBACK, "10.0.0.2".parse().unwrap()]);
+    let pem = authority.sign(&request.request_pem, &subject).unwrap();
+    let described = authority::describe(&pem).unwrap();
+    assert_eq!(described.subject, subject);
+    assert_eq!(subject.names, ["localhost", "server2"]);
+    assert_eq!(subject.addresses.len(), 3);
+    let directory = tempfile::tempdir().unwrap();
+    let (chain, key) = (directory.path().join("s.pem"), directory.path().join("s.key"));
+    let issued = authority::IssuedCertificate { certificate_pem: pem, key_pem: request.key_pem };
+    issued.save(&chain, &key).unwrap();
+    assert!(ReloadingCertificate::load(chain, key).is_ok());
+
+    let again = authority::describe(&authority.sign(&request.request_pem, &subject).unwrap()).unwrap();
+    assert_ne!(again.serial, described.serial);
+    for bad in ["", "garbage", authority.certificate_pem()] {
+        let refused = authority.sign(bad, &subject);
+        assert!(matches!(refused, Err(AuthorityError::Request(_))), "{refused:?}");
+    }
+}
+
 fn leaf_of_authority(authority: &CertificateAuthority) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).unwrap()
 }
