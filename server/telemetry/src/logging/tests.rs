@@ -102,6 +102,17 @@ fn libraries_are_heard_from_warn_on() {
 }
 
 #[test]
+fn traces_of_a_library_that_shows_logins_are_left_out() {
+    let (_directory, records) =
+        logged(LogSettings { level: LogLevel::Trace, ..LogSettings::default() }, |_| {
+            tracing::trace!(target: "lapin::frames", "a login");
+            tracing::trace!(target: "hyper::proto", "chatter");
+        });
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].message, "chatter");
+}
+
+#[test]
 fn the_format_is_obeyed() {
     let settings = LogSettings { format: BodyFormat::Text, ..LogSettings::default() };
     let (directory, records) = logged(settings, |_| tracing::info!(target: "crosstie", n = 1, "hello"));
