@@ -32,7 +32,8 @@ async fn both_sides_are_verified(part: TestPart) {
     let stranger = Authority::new(elsewhere.path()).unwrap().issue("stranger", &["client"]).unwrap();
     let with = |url: String| OdbOptions { url, ..right.clone() };
     let other_ca = right.url.replace(part.client.ca.to_str().unwrap(), stranger.ca.to_str().unwrap());
-    assert_refused(&with(other_ca), "a CA that did not sign the server's", &["invalid peer certificate"]).await;
+    assert_refused(&with(other_ca), "a CA that did not sign the server's", &["invalid peer certificate"])
+        .await;
     let other_name = url_of(&part, "localhost", Some(&part.client));
     assert_refused(&with(other_name), "a name the certificate lacks", &["not valid for"]).await;
     let nothing = url_of(&part, "127.0.0.1", None);

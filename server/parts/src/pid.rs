@@ -41,6 +41,11 @@ impl Identity {
         Self::of(self.pid).as_ref() == Some(self)
     }
 
+    /// Whether it was killed and only waits for its last threads.
+    pub(crate) fn is_ending(&self) -> bool {
+        stat(self.pid).is_some_and(|(state, began)| state == 'Z' && began == self.began)
+    }
+
     /// The process that the directory's file names, if it lives.
     pub(crate) fn read(directory: &Path) -> Option<Self> {
         let text = fs::read_to_string(directory.join(PID_FILE)).ok()?;

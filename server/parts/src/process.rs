@@ -73,10 +73,19 @@ impl PartProcess {
         Ok(Turn { _lock: lock })
     }
 
-    /// The process that was started last, if it lives.
+    /// The process that was started last, if it lives. One that was killed and has threads that still end is
+    /// waited for: it will never answer again.
     pub(crate) fn running(&self) -> Option<Identity> {
-        self.reap();
-        Identity::read(&self.plan.directory)
+        let deadline = Instant::now() + FREE_LIMIT;
+        loop {
+            self.reap();
+            match Identity::read(&self.plan.directory) {
+                Some(identity) if identity.is_ending() && Instant::now() < deadline => {
+                    std::thread::sleep(INTERVAL);
+                }
+                found => return found,
+            }
+        }
     }
 
     /// Starts `command` in a session of its own and waits until `answers` says so of its process; gives its
