@@ -5,6 +5,7 @@
 #   make test         the whole test suite
 #   make lint         formatting, clippy without warnings, licences and sources of dependencies
 #   make soak         the tests in full volume (hours)
+#   make deb          a Debian package with service units, in target/debian
 #   make bench        the benchmark suite; writes benches/REPORT.md
 
 SHELL := /bin/bash
@@ -124,6 +125,11 @@ soak: setup test-packages
 bench: setup test-packages
 	cargo build --locked --release --package crosstie --package crosstie-bench
 	target/release/crosstie-bench run
+
+.PHONY: deb
+deb: build
+	@cargo deb --version >/dev/null 2>&1 || cargo install --locked cargo-deb
+	cargo deb --locked --no-build --package crosstie
 
 .PHONY: lint
 lint: setup
