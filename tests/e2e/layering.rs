@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 5] = [
         "crosstie-telemetry",
     ],
     &["crosstie-channels", "crosstie-runtime"],
-    &["crosstie-api", "crosstie-lb", "crosstie-worker"],
+    &["crosstie-api", "crosstie-lb", "crosstie-lb", "crosstie-worker"],
     &["crosstie"],
 ];
 

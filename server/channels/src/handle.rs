@@ -22,6 +22,7 @@ use hyper::body::Incoming;
 use crate::body::coding::{self, Coding};
 use crate::body::media::Media;
 use crate::body::{pairs, read};
+use crate::client_address::Neighbour;
 use crate::entrance::{Entrance, EntranceKind};
 use crate::exchange::Exchange;
 use crate::methods::{self, Taken, Way};
@@ -49,6 +50,7 @@ pub(crate) struct Peer {
     pub(crate) routes: Arc<Staged<Routes>>,
     pub(crate) address: IpAddr,
     pub(crate) secure: bool,
+    pub(crate) neighbour: Neighbour,
     pub(crate) state: Arc<ConnectionState>,
 }
 
@@ -77,8 +79,8 @@ struct Seal {
 /// Answers one request.
 pub(crate) async fn handle(peer: Arc<Peer>, request: Request<Incoming>) -> Response<ResponseBody> {
     let started = Instant::now();
-    let (head, body) = request.into_parts();
-    let (mut exchange, destination) = begin(&peer, &head, started);
+    let (mut head, body) = request.into_parts();
+    let (mut exchange, destination) = begin(&peer, &mut head, started);
     let mut body = Some(body);
     let expects_continue = head.headers.contains_key(EXPECT);
     let mut seal = Seal::default();
@@ -111,14 +113,15 @@ pub(crate) async fn handle(peer: Arc<Peer>, request: Request<Incoming>) -> Respo
 }
 
 /// Makes out what the request is and where it goes. The routes are let go of before anything is awaited.
-fn begin(peer: &Peer, head: &Parts, started: Instant) -> (Exchange, Destination) {
+fn begin(peer: &Peer, head: &mut Parts, started: Instant) -> (Exchange, Destination) {
     let routes = peer.routes.load();
     let trace = head
         .headers
         .get(TRACEPARENT)
         .and_then(|value| TraceContext::from_traceparent(value.to_str().ok()?))
         .unwrap_or_else(TraceContext::new_root);
-    let (client, secure) = routes.proxies.client(peer.address, peer.secure, &head.headers);
+    let (client, secure) = routes.proxies.client(peer, &head.headers);
+    routes.proxies.remove_hearsay(peer, &mut head.headers);
     let destination = route(&routes, head);
     let observer = match &destination {
         Destination::Way(way) => way.entrance.observer(),

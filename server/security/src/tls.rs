@@ -9,13 +9,19 @@ use std::sync::{Arc, LazyLock};
 
 use crosstie_model::secret::SecretValue;
 use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use crate::certificate::ReloadingCertificate;
+use crate::identity::{ComponentKind, Identity};
 use crate::private_file::{PrivateFileError, read_public};
 
 /// ALPN of a listener that speaks both versions of HTTP (RFC 7301, RFC 9113 section 3.2), best first.
@@ -36,6 +42,8 @@ pub enum ClientAuthentication {
     Optional(Arc<RootCertStore>),
     /// They must show one signed by one of these.
     Required(Arc<RootCertStore>),
+    /// They must show one signed by one of these that names a component of this kind.
+    RequiredOf(Arc<RootCertStore>, ComponentKind),
 }
 
 /// A client's own certificate.
@@ -141,10 +149,62 @@ pub fn server_config(
         ClientAuthentication::Required(roots) => {
             builder.with_client_cert_verifier(verifier(roots).build().map_err(TlsError::Verifier)?)
         }
+        ClientAuthentication::RequiredOf(roots, kind) => {
+            let signed = verifier(roots).build().map_err(TlsError::Verifier)?;
+            builder.with_client_cert_verifier(Arc::new(OfKind { signed, kind: *kind }))
+        }
     };
     let mut config = builder.with_cert_resolver(certificate);
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
+}
+
+/// Lets in components of one kind. A signature of the authority alone is not enough.
+#[derive(Debug)]
+struct OfKind {
+    signed: Arc<dyn ClientCertVerifier>,
+    kind: ComponentKind,
+}
+
+impl ClientCertVerifier for OfKind {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.signed.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.signed.verify_client_cert(certificate, intermediates, now)?;
+        match Identity::of(certificate) {
+            Ok(identity) if identity.kind == self.kind => Ok(verified),
+            _ => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.signed.supported_verify_schemes()
+    }
 }
 
 /// The configuration of a client that trusts `roots` alone and, if it has one, shows its own certificate.

@@ -13,13 +13,14 @@ use crosstie_channels::server::{HttpServer, HttpServerOptions, Transport};
 use crosstie_channels::staged::Staged;
 use crosstie_config::user;
 use crosstie_model::UnitName;
-use crosstie_model::settings::ServerSettings;
+use crosstie_model::settings::{Front, ServerSettings};
 use crosstie_odb::{Odb, OdbDataStore, OdbOptions};
 use crosstie_process::control::{ControlStream, ToSupervisor};
 use crosstie_process::shm::{Barrier, Segment, WorkerSlot};
 use crosstie_process::worker::{Inherited, inherit};
 use crosstie_process::{fault, fork_safety};
 use crosstie_runtime::python::{PythonOptions, PythonRuntime};
+use crosstie_security::identity::ComponentKind;
 use crosstie_security::{ClusterKey, ReloadingCertificate, SecretResolver, tls};
 use crosstie_telemetry::Metrics;
 use crosstie_telemetry::logging::{self, LogGuard, LogTarget, Terminal};
@@ -102,9 +103,7 @@ fn serve(
         match name.as_str() {
             "http" => service.push((listener, Transport::Plain)),
             "https" => {
-                let none = tls::ClientAuthentication::None;
-                let tls = tls::server_config(Arc::clone(&parts.certificate), tls::ALPN_HTTP, &none)?;
-                service.push((listener, Transport::Tls(tls)));
+                service.push((listener, parts.https()?));
             }
             "management" => management = Some(listener),
             other => tracing::warn!(other, "an inherited listener is of no use here"),
@@ -226,6 +225,19 @@ impl Parts {
             outbox,
             queue,
         })
+    }
+
+    /// How the HTTPS listener's connections are protected.
+    fn https(&self) -> Result<Transport, tls::TlsError> {
+        let (clients, made): (_, fn(_) -> Transport) = match self.settings.http.front {
+            Front::Clients => (tls::ClientAuthentication::None, Transport::Tls),
+            Front::LoadBalancer => {
+                let roots = tls::roots_from_file(&self.directory.join(&self.settings.security.ca))?;
+                let balancer = ComponentKind::LoadBalancer;
+                (tls::ClientAuthentication::RequiredOf(roots, balancer), Transport::LoadBalancer)
+            }
+        };
+        tls::server_config(Arc::clone(&self.certificate), tls::ALPN_HTTP, &clients).map(made)
     }
 
     /// Starts the control thread.

@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 use super::socket::{Socket, Stream};
 use super::tracking::{ConnectionState, Order, Protocol};
 use super::{Shared, Transport};
+use crate::client_address::Neighbour;
 use crate::handle::{HEAD_SLACK, Peer, handle};
 use crate::response::ResponseBody;
 use crate::routes::ConnectionLimits;
@@ -58,10 +59,11 @@ async fn converse(
 ) -> io::Result<()> {
     // Replies are written whole; waiting for more would only delay them.
     stream.set_nodelay(true)?;
-    let secure = matches!(transport, Transport::Tls(_));
+    let secure = !matches!(transport, Transport::Plain);
+    let neighbour = Neighbour::behind(&transport);
     let (mut stream, negotiated) = match transport {
         Transport::Plain => (Stream::Plain(stream), None),
-        Transport::Tls(config) => {
+        Transport::Tls(config) | Transport::LoadBalancer(config) => {
             let handshake = tokio_rustls::TlsAcceptor::from(config).accept(stream);
             let stream = timed(limits.tls_handshake, handshake).await?;
             let alpn = stream.get_ref().1.alpn_protocol();
@@ -85,6 +87,7 @@ async fn converse(
         routes: Arc::clone(&shared.routes),
         address: peer.ip().to_canonical(),
         secure,
+        neighbour,
         state: Arc::clone(state),
     });
     let socket = TokioIo::new(Socket::new(stream, prefix, Arc::clone(state)));

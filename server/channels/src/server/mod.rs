@@ -32,6 +32,9 @@ pub enum Transport {
     /// TLS; HTTP/2 when the configuration offers `h2` by ALPN and the client takes it. Certificates are
     /// replaced by the configuration's own resolver, so open connections notice nothing.
     Tls(Arc<rustls::ServerConfig>),
+    /// TLS whose configuration lets in holders of a load balancer's certificate alone. What they say of
+    /// clients is believed.
+    LoadBalancer(Arc<rustls::ServerConfig>),
 }
 
 /// What a server is made of.

@@ -4,11 +4,13 @@ use crosstie_model::settings::ServerSettings;
 use serde_json::Value;
 
 /// Settings read when the server starts. Each one's documentation says "Read at start."; a test compares.
-const AT_START_ONLY: [&str; 8] = [
+const AT_START_ONLY: [&str; 10] = [
     "/server/workers",
     "/server/http",
     "/server/https",
     "/server/backlog",
+    "/server/user",
+    "/http/front",
     "/management/address",
     "/odb/url",
     "/security/ca",

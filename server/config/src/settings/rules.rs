@@ -24,6 +24,7 @@ pub(super) fn faults(settings: &Value) -> Vec<Fault> {
     let mut rules = Rules { settings, faults: Vec::new() };
     rules.addresses();
     rules.networks();
+    rules.front();
     rules.limits();
     rules.odb();
     rules.cluster();
@@ -94,6 +95,19 @@ impl<'a> Rules<'a> {
                 format!("/http/trusted_proxies/{index}"),
                 "must be a network, such as 10.0.0.0/8 or 192.0.2.7/32",
             );
+        }
+    }
+
+    /// Behind a load balancer there is one entrance, where both ends are verified.
+    fn front(&mut self) {
+        if self.text("/http/front") != Some("load_balancer") {
+            return;
+        }
+        if self.text("/server/http").is_some() {
+            self.fault("/server/http", "must be absent where http.front is load_balancer: that entrance is open to anybody");
+        }
+        if self.text("/server/https").is_none() {
+            self.fault("/http/front", "load_balancer needs server.https");
         }
     }
 
@@ -250,6 +264,16 @@ mod tests {
     fn a_default_body_larger_than_the_ceiling_is_refused() {
         assert!(faults("http.max_body_bytes_ceiling = 1000")[0].contains("http.max_body_bytes_ceiling: max"));
         assert!(faults("http.max_body_bytes = 10\nhttp.max_body_bytes_ceiling = 10").is_empty());
+    }
+
+    #[test]
+    fn behind_a_load_balancer_there_is_no_other_entrance() {
+        let found = faults("server.http = \"127.0.0.1:1\"\nhttp.front = \"load_balancer\"");
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("server.http: must be absent"), "{found:?}");
+        assert!(found[1].contains("http.front: load_balancer needs server.https"), "{found:?}");
+        let fine = "server.https = \"127.0.0.1:1\"\nhttp.front = \"load_balancer\"";
+        assert_eq!(faults(fine), Vec::<String>::new());
     }
 
     #[test]

@@ -4,10 +4,25 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Who connects to the server's HTTPS listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Front {
+    /// Anybody.
+    #[default]
+    Clients,
+    /// A load balancer of the cluster alone.
+    LoadBalancer,
+}
+
 /// `[http]`. Every number bounds something a client controls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSettings {
+    /// Who connects. With `load_balancer` the HTTPS listener lets in nobody but holders of a certificate that
+    /// the cluster's CA issued to a load balancer, and believes what they say of clients: `X-Forwarded-…` and
+    /// `X-SSL-Client-…` headers, which are removed from anybody else's requests. Read at start.
+    pub front: Front,
     /// Largest request body in bytes, after decompression; more gets 413. A channel may allow less or more,
     /// up to `max_body_bytes_ceiling`.
     pub max_body_bytes: u64,
@@ -42,7 +57,8 @@ pub struct HttpSettings {
     pub compression: bool,
     /// Replies shorter than this are not compressed, in bytes.
     pub compression_min_bytes: u64,
-    /// Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; none by default.
+    /// Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; none by default. Anybody else's
+    /// are removed.
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
     /// Where the OpenAPI document of the REST channels is served, with a try-it page at `PATH/ui`; nowhere
@@ -56,6 +72,7 @@ pub struct HttpSettings {
 impl Default for HttpSettings {
     fn default() -> Self {
         Self {
+            front: Front::Clients,
             max_body_bytes: 10 * 1024 * 1024,
             max_body_bytes_ceiling: 1024 * 1024 * 1024,
             max_header_bytes: 64 * 1024,

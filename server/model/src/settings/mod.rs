@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bus::{BusSection, BusUrl, BusUrlError};
 pub use cluster::ClusterSection;
-pub use http::HttpSettings;
+pub use http::{Front, HttpSettings};
 pub use runtime::PythonSettings;
 pub use telemetry::{BodyFormat, LogLevel, LogSettings, TelemetrySettings};
 
