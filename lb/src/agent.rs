@@ -28,7 +28,9 @@ use crate::{accepted, settings, snippet};
 /// How often everything is looked at without a reason.
 const TICK: Duration = Duration::from_secs(1);
 /// How long an HAProxy must have lived for its death not to count as a failed start.
-const HEALTHY: Duration = Duration::from_secs(2);
+const HEALTHY: Duration = Duration::from_secs(1);
+/// How many starts may fail in a row before there are pauses.
+const BUDGET: u32 = 5;
 /// First and longest pause after starts that failed.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -116,7 +118,8 @@ pub struct Agent {
     rendered: Rendered,
     haproxy: Haproxy,
     started: Instant,
-    pause: Duration,
+    /// Starts in a row that failed or did not last.
+    failures: u32,
     not_before: Instant,
     certificate: Arc<ReloadingCertificate>,
     report: Arc<SharedReport>,
@@ -159,7 +162,7 @@ impl Agent {
             rendered,
             haproxy,
             started: Instant::now(),
-            pause: Duration::ZERO,
+            failures: 0,
             not_before: Instant::now(),
             certificate,
             report,
@@ -223,7 +226,9 @@ impl Agent {
         if self.haproxy.notice_end() {
             self.report.write().haproxy.deaths += 1;
             tracing::error!("HAProxy ended by itself; starting it again");
-            if self.started.elapsed() < HEALTHY {
+            if self.started.elapsed() > HEALTHY {
+                self.failures = 0;
+            } else {
                 self.back_off();
             }
         }
@@ -375,11 +380,11 @@ impl Agent {
     }
 
     fn back_off(&mut self) {
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-        if self.started.elapsed() > HEALTHY + LONGEST_PAUSE {
-            self.pause = FIRST_PAUSE;
+        self.failures += 1;
+        if let Some(doublings) = self.failures.checked_sub(BUDGET) {
+            let pause = FIRST_PAUSE * 2_u32.saturating_pow(doublings.min(16));
+            self.not_before = Instant::now() + pause.min(LONGEST_PAUSE);
         }
-        self.not_before = Instant::now() + self.pause;
     }
 
     /// Tells a running HAProxy which servers it should have.

@@ -251,13 +251,15 @@ impl Haproxy {
     pub async fn stop(&mut self, patience: Duration) {
         self.listening.shut();
         let Some(mut running) = self.running.take() else { return };
+        let master = running.instance.master_socket();
+        let worker = runtime::ask(&master, "show proc").await.and_then(|answer| Processes::parse(&answer));
+        let worker = worker.ok().and_then(|processes| processes.worker).unwrap_or_default();
         running.send(Signal::SIGUSR1);
         let deadline = Instant::now() + patience;
-        let socket = running.instance.runtime_socket();
         while !running.is_gone() && Instant::now() < deadline {
-            // Idle connections are nothing to wait for. A worker whose socket is gone is about to end.
-            let idle = runtime::ask(&socket, "show stat").await.is_ok_and(|stat| is_idle(&stat));
-            if idle {
+            // Idle connections are nothing to wait for. The worker's own socket is closed by now.
+            let stat = runtime::ask(&master, &format!("@!{worker} show stat")).await;
+            if stat.is_ok_and(|stat| is_idle(&stat)) {
                 break;
             }
             tokio::time::sleep(INTERVAL * 5).await;
@@ -276,7 +278,8 @@ impl Haproxy {
 /// Whether no request is with a server, by the answer to `show stat`.
 fn is_idle(stat: &str) -> bool {
     let backends = crate::statistics::Table::parse(stat);
-    backends.rows().filter(|row| row.text("svname") == "BACKEND").all(|row| row.number("scur") == 0)
+    let mut rows = backends.rows().filter(|row| row.text("svname") == "BACKEND").peekable();
+    rows.peek().is_some() && rows.all(|row| row.number("scur") == 0)
 }
 
 fn spawn(program: &Path, instance: &Instance) -> io::Result<Child> {

@@ -251,6 +251,7 @@ fn settings_of(
     let mut settings = json!({
         "server": {"name": server.name(), "https": ports.service(index)},
         "management": {"address": ports.management_of(index)},
+        "http": {"front": "load_balancer"},
         "odb": {"url": odb.url},
         "bus": {"url": broker.url},
         "security": {"require_security": !plan.is_alone},

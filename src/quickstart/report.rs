@@ -70,7 +70,7 @@ fn sentences(answer: &Value, environment: &Environment, plan: Option<&Plan>, sta
         Some(plan) => format!("The cluster {root} of {} servers {state}.", plan.servers),
         None => format!("The environment {root} {state}."),
     };
-    let probe = if plan.is_some() { "/openapi.json" } else { "/health/ready" };
+    let probe = if plan.is_some() { "/openapi" } else { "/health/ready" };
     let mut lines = vec![
         what,
         String::new(),

@@ -77,8 +77,9 @@ impl Drop for Upgradable {
 /// The processes that run the file at `program`, or one that lay there.
 fn running(program: &Path) -> Vec<i32> {
     let runs = |pid: &i32| {
-        fs::read_link(format!("/proc/{pid}/exe"))
-            .is_ok_and(|exe| exe.to_string_lossy().trim_end_matches(" (deleted)") == program.to_string_lossy())
+        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| {
+            exe.to_string_lossy().trim_end_matches(" (deleted)") == program.to_string_lossy()
+        })
     };
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(runs).collect()
@@ -104,7 +105,10 @@ fn upgrades_lose_nothing_whether_the_new_binary_is_good_or_bad() {
     assert_eq!(workers.len(), 2);
     server.environment.reload().unwrap();
     wait_until("a roll", || {
-        server.environment.ready_workers().is_ok_and(|now| now.len() == 2 && now.iter().all(|pid| !workers.contains(pid)))
+        server
+            .environment
+            .ready_workers()
+            .is_ok_and(|now| now.len() == 2 && now.iter().all(|pid| !workers.contains(pid)))
     });
     server.environment.stop().unwrap();
 }
@@ -124,7 +128,9 @@ fn good(server: &Upgradable) {
     assert_eq!(exe, fs::canonicalize(&server.program).unwrap(), "the new file runs, not the one it replaced");
     assert_eq!(tree(new).len(), 3, "one supervisor and two workers");
     // The singleton moved: the management API answers.
-    wait_until("the management API", || server.environment.ready_workers().is_ok_and(|ready| ready.len() == 2));
+    wait_until("the management API", || {
+        server.environment.ready_workers().is_ok_and(|ready| ready.len() == 2)
+    });
 }
 
 fn bad(server: &Upgradable, script: &str, reason: &str) {

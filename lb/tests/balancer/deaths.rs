@@ -112,7 +112,9 @@ fn stopping_the_agent_stops_haproxy_and_lets_requests_finish() {
     // An idle connection keeps nobody waiting.
     let _idle = TcpStream::connect(address).unwrap();
     let master = world.haproxy();
+    let begin = std::time::Instant::now();
     world.stop_agent();
+    println!("stopped after {:?}", begin.elapsed());
     assert_eq!(slow.join().unwrap(), 200);
     assert!(!is_alive(i32::try_from(master).unwrap()));
     assert!(TcpStream::connect(address).is_err());

@@ -104,7 +104,10 @@ impl<'a> Rules<'a> {
             return;
         }
         if self.text("/server/http").is_some() {
-            self.fault("/server/http", "must be absent where http.front is load_balancer: that entrance is open to anybody");
+            self.fault(
+                "/server/http",
+                "must be absent where http.front is load_balancer: that entrance is open to anybody",
+            );
         }
         if self.text("/server/https").is_none() {
             self.fault("/http/front", "load_balancer needs server.https");
