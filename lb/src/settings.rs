@@ -479,6 +479,13 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_guide_is_valid() {
+        let guide = include_str!("../../docs/load-balancer.md");
+        let example = guide.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        assert_eq!(faults(example), Vec::<String>::new());
+    }
+
+    #[test]
     fn the_template_reads_back_as_the_settings_it_was_made_of() {
         let mut settings = parse(SMALLEST, Path::new("lb.toml")).unwrap();
         settings.balance.algorithm = Algorithm::LeastConnections;
