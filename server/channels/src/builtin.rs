@@ -41,6 +41,12 @@ impl Builtin {
         ("ui/style.css", include_str!("openapi/ui/style.css"), "text/css; charset=utf-8"),
     ];
 
+    /// Whether it is there for whoever watches the server. Such requests come all the time, so they are no
+    /// sign that anybody still uses it.
+    pub(crate) fn is_probe(&self) -> bool {
+        matches!(self, Self::Live | Self::Ready(_) | Self::Metrics(_))
+    }
+
     /// The page.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use crate::cors::CorsRules;
 use crate::jsonrpc::JsonRpc;
 use crate::ports::EntranceObserver;
 use crate::rate::{RateLimits, RateState};
+use crate::server::Purpose;
 use crate::target::{ConcurrencyLimit, Permit, Target, acquire};
 
 /// One way into the server.
@@ -54,6 +55,14 @@ impl Entrance {
         match &self.kind {
             EntranceKind::Rest { target, .. } | EntranceKind::Plain { target } => &target.observer,
             EntranceKind::JsonRpc(_) | EntranceKind::Builtin(_) => &self.observer,
+        }
+    }
+
+    /// What its requests are for.
+    pub(crate) fn purpose(&self) -> Purpose {
+        match &self.kind {
+            EntranceKind::Builtin(page) if page.is_probe() => Purpose::Probe,
+            _ => Purpose::Service,
         }
     }
 

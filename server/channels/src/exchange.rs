@@ -13,7 +13,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Version};
 
 use crate::ports::{EntranceObserver, ObservedQuery, RequestRecord, STATUS_CALLER_GONE};
-use crate::server::ConnectionState;
+use crate::server::{ConnectionState, Purpose};
 
 /// A request under way. Dropping one that was not finished reports that its caller went away.
 pub(crate) struct Exchange {
@@ -32,6 +32,7 @@ pub(crate) struct Exchange {
     pub(crate) bytes_in: u64,
     pub(crate) observer: Arc<dyn EntranceObserver>,
     pub(crate) connection: Arc<ConnectionState>,
+    pub(crate) purpose: Purpose,
     pub(crate) failure: Option<(FailureKind, Origin)>,
     pub(crate) reported: bool,
 }
@@ -86,6 +87,6 @@ impl Drop for Exchange {
         if !self.reported {
             self.report(STATUS_CALLER_GONE, 0);
         }
-        self.connection.request_ended();
+        self.connection.request_ended(self.purpose);
     }
 }

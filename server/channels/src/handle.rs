@@ -32,7 +32,7 @@ use crate::rate::RateState;
 use crate::response::{Outgoing, ResponseBody};
 use crate::rest::{self, Arrived};
 use crate::routes::Routes;
-use crate::server::ConnectionState;
+use crate::server::{ConnectionState, Purpose};
 use crate::staged::Staged;
 use crate::{jsonrpc, problem};
 
@@ -128,7 +128,11 @@ fn begin(peer: &Peer, head: &mut Parts, started: Instant) -> (Exchange, Destinat
         _ => &routes.unmatched,
     };
     let logged = |name: &HeaderName| Some((name.clone(), head.headers.get(name)?.clone()));
-    peer.state.request_started();
+    let purpose = match &destination {
+        Destination::Way(way) => way.entrance.purpose(),
+        _ => Purpose::Service,
+    };
+    peer.state.request_started(purpose);
     let exchange = Exchange {
         trace,
         started,
@@ -144,6 +148,7 @@ fn begin(peer: &Peer, head: &mut Parts, started: Instant) -> (Exchange, Destinat
         bytes_in: 0,
         observer: Arc::clone(observer),
         connection: Arc::clone(&peer.state),
+        purpose,
         failure: None,
         reported: false,
     };

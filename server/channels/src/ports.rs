@@ -27,7 +27,8 @@ pub trait ConnectionShare: Send + Sync {
     /// A connection accepted here is gone.
     fn closed(&self);
 
-    /// A request's head arrived on one of its connections.
+    /// A request's head arrived on one of its connections. Not told of requests that only ask how the server
+    /// is: health checks come to a drained server, too.
     fn request_started(&self) {}
 
     /// Its reply was handed over, or it was given up.

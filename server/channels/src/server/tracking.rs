@@ -46,6 +46,15 @@ pub(super) enum Protocol {
     Http2,
 }
 
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A service, or something else a client wants.
+    Service,
+    /// Finding out how the server is. Not counted as traffic: a load balancer asks a drained server, too.
+    Probe,
+}
+
 /// The figures of one connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
@@ -244,18 +253,22 @@ impl ConnectionState {
     }
 
     /// A request's head has arrived.
-    pub(crate) fn request_started(&self) {
-        self.server.share.request_started();
+    pub(crate) fn request_started(&self, purpose: Purpose) {
+        if purpose == Purpose::Service {
+            self.server.share.request_started();
+        }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.mid_head.store(false, Ordering::Relaxed);
     }
 
     /// Its reply was handed over, or it was given up.
-    pub(crate) fn request_ended(&self) {
+    pub(crate) fn request_ended(&self, purpose: Purpose) {
         self.idle_since.store(self.server.now(), Ordering::Relaxed);
         self.mid_head.store(false, Ordering::Relaxed);
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.server.share.request_ended();
+        if purpose == Purpose::Service {
+            self.server.share.request_ended();
+        }
     }
 
     pub(super) fn bytes_read(&self) {

@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
-use crate::support::Setup;
+use crate::support::{Setup, eventually};
 
 fn setup() -> Setup {
     Setup::new().channel(
@@ -22,6 +22,21 @@ fn health_tells_alive_from_ready() {
     assert_eq!(client.get("/health/live", "").status, 200);
     assert_eq!(client.request("HEAD", "/health/live", "", b"").status, 200);
     assert_eq!(client.post("/health/live", "", "").status, 405);
+}
+
+#[test]
+fn health_checks_are_no_traffic() {
+    let server = setup().start();
+    let share = &server.setup.share;
+    let mut client = server.connect();
+    client.get("/health/live", "");
+    client.get("/health/ready", "");
+    assert_eq!(share.started.load(Ordering::SeqCst), 0, "a drained server is asked, too");
+    client.get("/echo/1", "");
+    client.get("/nowhere", "");
+    client.get("/openapi", "");
+    eventually("their end", || share.ended.load(Ordering::SeqCst) == 3);
+    assert_eq!(share.started.load(Ordering::SeqCst), 3);
 }
 
 #[test]

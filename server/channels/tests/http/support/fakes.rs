@@ -367,9 +367,19 @@ pub(crate) struct Share {
     pub(crate) held: AtomicU32,
     pub(crate) refuses: AtomicBool,
     pub(crate) asked: AtomicU32,
+    pub(crate) started: AtomicU32,
+    pub(crate) ended: AtomicU32,
 }
 
 impl ConnectionShare for Share {
+    fn request_started(&self) {
+        self.started.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn request_ended(&self) {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn opened(&self) {
         self.held.fetch_add(1, Ordering::SeqCst);
     }
