@@ -174,7 +174,10 @@ impl Directory {
 /// The process that a pid file names, while it lives.
 fn living(file: &Path) -> Option<u32> {
     let pid = fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()?;
-    Path::new(&format!("/proc/{pid}")).exists().then_some(pid)
+    // proc_pid_stat(5): the state follows the name in parentheses. What is dead and not yet reaped does not live.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let state = stat.rsplit_once(") ")?.1;
+    (!state.starts_with('Z')).then_some(pid)
 }
 
 /// Makes the load balancer's directory for a cluster of `servers` servers on this host.

@@ -15,7 +15,7 @@ fn what_is_dropped_on_one_server_answers_on_the_other() {
         let name = format!("from{number}");
         cluster.drop_file(number, &format!("{name}.py"), &service(&name, "here")).unwrap();
         wait_until_live(cluster, &name);
-        let answer = cluster.json_of(other, &["service", "invoke", &name]).unwrap();
+        let answer = cluster.json_of(other, &["service", "invoke", &format!("demo.{name}")]).unwrap();
         assert_eq!(answer, json!({"answer": "here"}), "server{other} has it");
     }
 }
@@ -121,7 +121,7 @@ fn a_server_that_was_down_replays_what_it_missed() {
     let dictionaries = cluster.json_of(2, &["get", "dictionary"]).unwrap();
     assert_eq!(dictionaries, Value::Array(Vec::new()));
     let client = cluster.json_of(2, &["get", "security", "client"]).unwrap();
-    assert_eq!(client["password"]["version"], 1, "{client}");
+    assert_eq!(client["body"]["password"]["version"], 1, "{client}");
 }
 
 fn apply(cluster: &Cluster, document: &str) {

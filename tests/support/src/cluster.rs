@@ -220,7 +220,7 @@ impl Cluster {
         });
     }
 
-    /// The revision each server serves, once all serve the same.
+    /// The newest revision, once every server serves it.
     ///
     /// # Panics
     /// When they never do.
@@ -230,9 +230,11 @@ impl Cluster {
             let status = self.json_of(number, &["server", "show", &format!("server{number}")]).ok()?;
             status.get("revision").and_then(Value::as_u64)
         };
-        wait_for("the servers serve one revision", || {
-            let first = serving(1)?;
-            (2..=self.servers).all(|number| serving(number) == Some(first)).then_some(first)
+        wait_for("the servers serve the newest revision", || {
+            let status = self.json(&["status"]).ok()?;
+            let components = status.get("components")?.as_array()?;
+            let newest = components.iter().filter_map(|it| it.get("revision")?.as_u64()).max()?;
+            (1..=self.servers).all(|number| serving(number) == Some(newest)).then_some(newest)
         })
     }
 
@@ -318,10 +320,11 @@ impl Cluster {
     }
 
     fn show_logs(&self) {
-        let mut files: Vec<PathBuf> = ["postgresql/part.log", "broker/part.log", "lb/logs/lb.log"]
-            .iter()
-            .map(|name| self.root().join(name))
-            .collect();
+        let mut files: Vec<PathBuf> =
+            ["postgresql/part.log", "broker/part.log", "lb/logs/server.log", "lb/logs/haproxy.log"]
+                .iter()
+                .map(|name| self.root().join(name))
+                .collect();
         for number in 1..=self.servers {
             files.extend(
                 ["console.log", "server.log"].map(|name| self.server(number).join("logs").join(name)),

@@ -13,7 +13,7 @@ use super::{OperationError, Operations, Refusal};
 
 /// How often a lost race is run again before the caller is told. Each round is lost only to a change that
 /// somebody else made, so this many in a row mean a busy cluster, not a fault.
-const MAX_ROUNDS: u32 = 10;
+const MAX_ROUNDS: u32 = 40;
 
 /// Who changes what, for the audit.
 #[derive(Debug, Clone)]
@@ -73,6 +73,7 @@ impl Operations {
         effect: Effect,
         mut step: S,
     ) -> Result<Changed<S::Outcome>, OperationError> {
+        let mut turn = None;
         for round in 0..MAX_ROUNDS {
             let now = self.odb().snapshot().await?;
             if let Some(expected) = intent.expected.filter(|expected| *expected != now.revision) {
@@ -100,7 +101,12 @@ impl Operations {
                     self.host().publish(Event::RevisionChanged { revision });
                     return Ok(Changed { revision, changed: true, outcome });
                 }
-                Err(OdbError::Conflict { .. } | OdbError::Busy) => pause(round).await,
+                Err(OdbError::Conflict { .. } | OdbError::Busy) => {
+                    if turn.is_none() {
+                        turn = Some(self.inner.overtaken.lock().await);
+                    }
+                    pause(round).await;
+                }
                 Err(error) if error.is_unreachable() => return Err(OperationError::OutcomeUnknown(error)),
                 Err(error) => return Err(error.into()),
             }

@@ -86,6 +86,8 @@ struct Inner {
     checks: Semaphore,
     /// Held while a configuration repository is open.
     repository: Arc<Mutex<()>>,
+    /// Held by a change that lost a race, so that of this server only one runs against the other servers.
+    overtaken: Mutex<()>,
 }
 
 /// How many artifacts are checked at once.
@@ -100,6 +102,7 @@ impl Operations {
             serving: Serving::default(),
             checks: Semaphore::new(CONCURRENT_CHECKS),
             repository: Arc::new(Mutex::new(())),
+            overtaken: Mutex::new(()),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -1,10 +1,13 @@
-//! Keeps libgit2 from reading anybody's own git configuration.
+//! Keeps libgit2 from reading anybody's own git configuration, and from caching objects.
 //!
 //! `~/.gitconfig`, `/etc/gitconfig` and the ignore and attributes files beside them could rewrite line ends,
 //! hide files, or (when broken) refuse every repository. With them goes `safe.directory`, and so the check of
 //! ownership that only it can appease: it guards people who walk into strangers' directories, and this
 //! program opens only those it was told to serve. The switches of libgit2 for this are behind unsafe
 //! functions; this file is the thin wrapper around them.
+//!
+//! The cache keeps every commit and tree that is read until its repository is closed, up to 256 MB over all
+//! of them. Little is read twice here, and packing reads everything once.
 
 use std::sync::Once;
 
@@ -12,8 +15,8 @@ use git2::ConfigLevel;
 
 static ONCE: Once = Once::new();
 
-/// Empties the search paths of every level but the repository's own, once per process. Everything in this
-/// crate that uses libgit2 calls it first.
+/// Empties the search paths of every level but the repository's own and turns the cache off, once per
+/// process. Everything in this crate that uses libgit2 calls it first.
 pub(super) fn ensure() {
     ONCE.call_once(|| {
         let levels = [ConfigLevel::System, ConfigLevel::Global, ConfigLevel::XDG, ConfigLevel::ProgramData];
@@ -31,5 +34,6 @@ pub(super) fn ensure() {
         if let Err(error) = outcome {
             tracing::warn!(%error, "git's user configuration cannot be switched off");
         }
+        git2::opts::enable_caching(false);
     });
 }

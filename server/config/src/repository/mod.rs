@@ -20,6 +20,7 @@ mod message;
 mod pack;
 mod path;
 mod process;
+mod reclaim;
 mod server;
 mod store;
 mod work_tree;

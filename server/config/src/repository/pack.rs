@@ -7,7 +7,7 @@ use git2::Oid;
 
 use super::layout::{directories, files};
 use super::store::Store;
-use super::{RepositoryError, Result};
+use super::{RepositoryError, Result, reclaim};
 
 /// Loose objects from which packing is due.
 pub const PACK_AFTER: usize = 2_000;
@@ -34,7 +34,13 @@ impl Store {
         if loose.is_empty() || (when == Packing::WhenDue && loose.len() < PACK_AFTER) {
             return Ok(false);
         }
-        let packs = packs(&objects);
+        let packed = self.pack_loose(&objects, loose);
+        reclaim::return_free_memory();
+        packed.map(|()| true)
+    }
+
+    fn pack_loose(&self, objects: &Path, loose: Vec<(Oid, PathBuf)>) -> Result<()> {
+        let packs = packs(objects);
         if packs.len() >= MERGE_AFTER {
             let mut all = Vec::new();
             let odb = self.git.odb().map_err(RepositoryError::git("list its objects"))?;
@@ -43,11 +49,11 @@ impl Store {
                 true
             })
             .map_err(RepositoryError::git("list its objects"))?;
-            let new = self.write_pack(&objects, &all)?;
+            let new = self.write_pack(objects, &all)?;
             remove_packs(&packs, &new)?;
         } else {
             let ids: Vec<Oid> = loose.iter().map(|(id, _)| *id).collect();
-            self.write_pack(&objects, &ids)?;
+            self.write_pack(objects, &ids)?;
         }
         for (_, path) in &loose {
             fs::remove_file(path).map_err(RepositoryError::file("removed", path))?;
@@ -57,8 +63,7 @@ impl Store {
             }
         }
         let odb = self.git.odb().map_err(RepositoryError::git("open its objects"))?;
-        odb.refresh().map_err(RepositoryError::git("open its objects"))?;
-        Ok(true)
+        odb.refresh().map_err(RepositoryError::git("open its objects"))
     }
 
     /// Writes one pack with these objects; returns the name of its files without their endings.
