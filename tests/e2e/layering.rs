@@ -52,7 +52,8 @@ const OUTSIDE: [&str; 2] = ["crosstie-test-support", "crosstie-bench"];
 const UNSAFE: [&str; 2] = ["crosstie-process", "crosstie-runtime"];
 
 /// Thin wrappers of C libraries in other crates, one file each.
-const WRAPPERS: [&str; 1] = ["server/config/src/repository/isolation.rs"];
+const WRAPPERS: [&str; 2] =
+    ["server/config/src/repository/isolation.rs", "server/config/src/repository/reclaim.rs"];
 
 fn metadata() -> Metadata {
     MetadataCommand::new()

@@ -241,8 +241,8 @@ async fn guessing_tokens_is_slowed_down() {
     let (good, request) = (invitation(&world).await, authority::request("s").unwrap());
     let mut statuses = Vec::new();
     for _ in 0..60 {
-        let wrong =
-            Invitation { secret: format!("{}A", &good.secret[..good.secret.len() - 1]), ..good.clone() };
+        let first = if good.secret.starts_with('A') { 'B' } else { 'A' };
+        let wrong = Invitation { secret: format!("{first}{}", &good.secret[1..]), ..good.clone() };
         statuses.push(join(&world, wish(&wrong, "server2", &request)).await.status);
     }
     assert_eq!(statuses[0], 403);

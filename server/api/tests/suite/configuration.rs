@@ -69,7 +69,7 @@ async fn going_back_to_settings_that_are_not_valid_changes_nothing() {
     assert!(answer.json["faults"].as_array().unwrap().iter().any(|f| f["line"] == 5), "{}", answer.text);
     assert_eq!(fs::read_to_string(&config).unwrap(), FIRST);
     assert!(!world.host.events.lock().unwrap().contains(&Event::SettingsChanged));
-    for body in [json!({}), json!({"revision": 1}), json!({"to": "ab", "revision": 1})] {
+    for body in [json!({}), json!({"to": "ab", "revision": 1})] {
         let answer = world.call(ADMIN, "POST", "/config/rollback", body).await;
         assert_eq!((answer.status, answer.problem()), (400, "invalid-request"));
     }

@@ -113,6 +113,10 @@ impl ConfigRepository {
     /// The repository cannot be written, or somebody moved its branch at the same moment.
     pub fn commit(&self, files: &WorkTree, author: &str, message: &str) -> Result<Option<CommitId>> {
         let _turn = self.store.turn();
+        self.commit_in_turn(files, author, message)
+    }
+
+    fn commit_in_turn(&self, files: &WorkTree, author: &str, message: &str) -> Result<Option<CommitId>> {
         let head = self.head_id()?;
         let tree = self.tree_from(files)?;
         if let Some(head) = head
@@ -131,12 +135,14 @@ impl ConfigRepository {
         Ok(Some(CommitId(id)))
     }
 
-    /// [`ConfigRepository::work_tree`] and [`ConfigRepository::commit`] in one.
+    /// [`ConfigRepository::work_tree`] and [`ConfigRepository::commit`] in one turn: files that another writer of
+    /// this process committed meanwhile are not taken back.
     ///
     /// # Errors
     /// As those.
     pub fn commit_all(&self, author: &str, message: &str) -> Result<Option<CommitId>> {
-        self.commit(&self.work_tree()?, author, message)
+        let _turn = self.store.turn();
+        self.commit_in_turn(&self.work_tree()?, author, message)
     }
 
     /// Whether files differ from the accepted state, committed by hand or not.

@@ -136,8 +136,8 @@ async fn rollback(call: Call) -> Outcome {
     let operations = call.operations();
     let repository = match (target.repository, &target.to) {
         (Some(named), _) => named,
-        (None, Some(commit)) => operations.repository_of(commit).await?,
-        (None, None) => ConfigRepositoryKind::Cluster,
+        (None, Some(commit)) if target.revision.is_none() => operations.repository_of(commit).await?,
+        (None, _) => ConfigRepositoryKind::Cluster,
     };
     let done = match (repository, target.to, target.revision) {
         (ConfigRepositoryKind::Server, Some(commit), None) => {
