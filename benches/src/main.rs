@@ -68,8 +68,11 @@ fn main() -> Result<()> {
     }
 }
 
+/// Measures some rows of the report.
+type Measure = fn(&Plan) -> Result<Vec<report::Row>>;
+
 fn run(plan: &Plan) -> Result<()> {
-    let rows: [(&str, fn(&Plan) -> Result<Vec<report::Row>>); 4] = [
+    let rows: [(&str, Measure); 4] = [
         ("python-rest", python_rest::measure),
         ("memory-and-start", memory::measure),
         ("hot-deploy", deploys::latency),

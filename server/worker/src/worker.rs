@@ -12,7 +12,6 @@ use crosstie_channels::routes::Routes;
 use crosstie_channels::server::{HttpServer, HttpServerOptions, Transport};
 use crosstie_channels::staged::Staged;
 use crosstie_config::user;
-use crosstie_model::UnitName;
 use crosstie_model::settings::{Front, ServerSettings};
 use crosstie_odb::{Odb, OdbDataStore, OdbOptions};
 use crosstie_process::control::{ControlStream, ToSupervisor};
@@ -258,8 +257,8 @@ impl Parts {
             last_good,
             loader: {
                 let segment = Arc::clone(&self.host.segment);
-                let is_quarantined = move |unit: &UnitName| segment.is_unit_quarantined(unit);
-                Loader::new(vec![Arc::new(self.python)], Box::new(is_quarantined))
+                let runtimes = vec![Arc::new(self.python) as _];
+                Loader::new(runtimes, Box::new(move |unit| segment.is_unit_quarantined(unit)))
             },
             current: self.current,
             routes: self.routes,
@@ -272,7 +271,7 @@ impl Parts {
             standing: Arc::clone(&self.standing),
             counts: SnapshotCounts::new(&self.host.metrics),
             refused: None,
-            left_out: std::collections::BTreeSet::new(),
+            left_out: Default::default(),
             keeper,
             kept: None,
         };

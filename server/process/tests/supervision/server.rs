@@ -112,7 +112,7 @@ impl Server {
         merge(&mut plan, changes);
         fs::write(directory.path().join("plan.json"), plan.to_string()).unwrap();
         // A copy, which an upgrade can replace.
-        fs::copy(std::env::current_exe().unwrap(), directory.path().join(PROGRAM)).unwrap();
+        copy_program(&std::env::current_exe().unwrap(), &directory.path().join(PROGRAM));
         let process = launch(directory.path(), variables);
         let server = Self { directory, address, process, plan };
         server.wait_ready();
@@ -234,6 +234,12 @@ pub(crate) fn children_of(parent: u32) -> Vec<(u32, bool)> {
 fn merge(plan: &mut Value, changes: Value) {
     let Value::Object(changes) = changes else { panic!("changes are an object") };
     plan.as_object_mut().unwrap().extend(changes);
+}
+
+/// Copies a program that is to be run. By another process: a child that some other test forks meanwhile would
+/// inherit a descriptor that writes to the file, and a file that is being written cannot be run (ETXTBSY).
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args([from, to]).status().unwrap().success());
 }
 
 fn launch(directory: &Path, variables: &[(&str, &str)]) -> Child {

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::Test;
 use crate::privilege::{USER, as_root, assert_dropped, privileged_address};
-use crate::server::{Client, PATIENCE, PROGRAM, Server, children_of, wait_for, wait_until};
+use crate::server::{Client, PATIENCE, PROGRAM, Server, children_of, copy_program, wait_for, wait_until};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     an_upgrade_replaces_supervisor_and_workers_and_loses_no_question,
@@ -38,8 +38,12 @@ impl Server {
     fn install(&self, script: Option<&str>) {
         let beside = self.path("program.new");
         match script {
-            Some(text) => fs::write(&beside, text).unwrap(),
-            None => drop(fs::copy(std::env::current_exe().unwrap(), &beside).unwrap()),
+            Some(text) => {
+                let written = self.path("program.text");
+                fs::write(&written, text).unwrap();
+                copy_program(&written, &beside);
+            }
+            None => copy_program(&std::env::current_exe().unwrap(), &beside),
         }
         fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).unwrap();
         fs::rename(beside, self.path(PROGRAM)).unwrap();
