@@ -1,5 +1,7 @@
 //! A listener that is for one kind of component lets in no other, though the same authority signed them all.
 
+#![allow(clippy::unwrap_used, reason = "tests report by panicking")]
+
 use std::io;
 use std::sync::Arc;
 

@@ -250,16 +250,15 @@ impl Parts {
         let (drain, draining) = watch::channel(false);
         let last_good = LastGood::new(&self.directory.join("work"));
         let keeper = Keeper::start(self.odb.clone(), last_good.clone(), self.runtime.handle());
+        let segment = Arc::clone(&self.host.segment);
+        let is_quarantined = Box::new(move |unit: &_| segment.is_unit_quarantined(unit));
+        let loader = Loader::new(vec![Arc::new(self.python)], is_quarantined);
         let follower = Follower {
             own: self.slot,
             slot: self.index,
             odb: self.odb.clone(),
             last_good,
-            loader: {
-                let segment = Arc::clone(&self.host.segment);
-                let runtimes = vec![Arc::new(self.python) as _];
-                Loader::new(runtimes, Box::new(move |unit| segment.is_unit_quarantined(unit)))
-            },
+            loader,
             current: self.current,
             routes: self.routes,
             barrier: self.barrier,
