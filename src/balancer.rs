@@ -1,13 +1,16 @@
 //! The load balancer of a cluster as a component: its directory, and its agent as a process. The agent owns
 //! HAProxy; when it dies, HAProxy goes on and the next agent takes it over.
 
-use std::fs::{self, OpenOptions};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use crosstie_lb::directory;
+use crosstie_lb::settings::LbSettings;
+use crosstie_model::UnitName;
 use crosstie_process::pidfile;
 use crosstie_security::authority::Subject;
 use crosstie_security::identity::ComponentKind;
@@ -16,6 +19,7 @@ use crosstie_security::{CertificateAuthority, create_private_directory};
 use serde_json::{Value, json};
 
 use crate::environment::{Environment, reachable};
+use crate::process;
 use crate::quickstart::Ports;
 
 /// Its name and its directory's.
@@ -70,12 +74,14 @@ impl Directory {
 
     /// The agent's process, if it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
-        living(&self.path.join("work/lb.pid"))
+        directory::running(&self.path)
     }
 
     /// HAProxy's first process, if it runs; it may without an agent.
     fn haproxy(&self) -> Option<u32> {
-        living(&self.path.join("work/haproxy.pid"))
+        let pid = directory::haproxy_pid(&self.path)?;
+        let is_gone = pidfile::wait_gone(pid, Duration::ZERO).unwrap_or(true);
+        (!is_gone).then_some(pid)
     }
 
     /// A value of `lb.toml`, read leniently, as `status` must work while somebody edits the file.
@@ -94,8 +100,7 @@ impl Directory {
         let logs = self.path.join("logs");
         create_private_directory(&logs)?;
         let path = logs.join("console.log");
-        let console = OpenOptions::new().create(true).append(true).open(&path);
-        let console = console.with_context(|| format!("cannot write {}", path.display()))?;
+        let console = process::open_console(&path)?;
         let binary = std::env::current_exe().context("cannot tell where this program is")?;
         let mut child = Command::new(binary)
             .args(["lb", "run", "--detached"])
@@ -122,15 +127,8 @@ impl Directory {
     /// Whether clients are let in and some server answers them.
     fn answers(&self) -> bool {
         let Some(address) = self.address("http") else { return self.haproxy().is_some() };
-        let agent = ureq::Agent::config_builder()
-            .proxy(None)
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(5)))
-            .build()
-            .new_agent();
         // Whatever a server says will do; 503 is HAProxy's own word for having none.
-        let answer = agent.get(format!("http://{}/health/live", reachable(address))).call();
-        answer.is_ok_and(|answer| answer.status() != 503)
+        process::status_of(address, "/health/live").is_some_and(|status| status != 503)
     }
 
     /// Stops the agent, and HAProxy with it, letting requests in flight finish; says whether either ran.
@@ -171,15 +169,6 @@ impl Directory {
     }
 }
 
-/// The process that a pid file names, while it lives.
-fn living(file: &Path) -> Option<u32> {
-    let pid = fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()?;
-    // proc_pid_stat(5): the state follows the name in parentheses. What is dead and not yet reaped does not live.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let state = stat.rsplit_once(") ")?.1;
-    (!state.starts_with('Z')).then_some(pid)
-}
-
 /// Makes the load balancer's directory for a cluster of `servers` servers on this host.
 pub(crate) fn create(
     environment: &Environment,
@@ -188,25 +177,14 @@ pub(crate) fn create(
     servers: u16,
 ) -> Result<()> {
     let path = environment.root().join(NAME);
-    for directory in [path.clone(), path.join("tls"), path.join("work"), path.join("lb.d")] {
-        create_private_directory(&directory)?;
-    }
-    let issued = authority.issue(&Subject {
-        kind: ComponentKind::LoadBalancer,
-        name: NAME.parse().context("the load balancer's name")?,
-        names: vec!["localhost".to_owned(), NAME.to_owned()],
-        addresses: vec![ports.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
-    })?;
+    let members = (0..servers).map(|index| ports.management_of(index)).collect();
+    let mut settings = LbSettings::new(UnitName::new(NAME)?, ports.address(API_OFFSET), members);
+    settings.lb.http = Some(http(ports));
+    settings.lb.https = Some(https(ports));
+    directory::create(&path, &settings).with_context(|| format!("cannot create {}", path.display()))?;
+    let issued = authority.issue(&Subject::listening(ComponentKind::LoadBalancer, NAME, [ports.ip()]))?;
     issued.save(&path.join("tls/lb.pem"), &path.join("tls/lb.key"))?;
-    write_public(&path.join("tls/ca.pem"), authority.certificate_pem().as_bytes())?;
-    let members: Vec<_> = (0..servers).map(|index| ports.management_of(index).to_string()).collect();
-    let text = format!(
-        "[lb]\nname = \"{NAME}\"\nhttp = \"{}\"\nhttps = \"{}\"\napi = \"{}\"\nmembers = {members:?}\n",
-        http(ports),
-        https(ports),
-        ports.address(API_OFFSET),
-    );
-    fs::write(path.join("lb.toml"), text).context("cannot write lb.toml")
+    Ok(write_public(&path.join("tls/ca.pem"), authority.certificate_pem().as_bytes())?)
 }
 
 /// Runs the agent in this process.

@@ -67,10 +67,8 @@ pub(crate) fn start(context: &Context, arguments: &StartArguments) -> Result<()>
     let target = Target::given(context, arguments.directory.as_ref())?;
     let mut report = Vec::new();
     for component in &target.components {
-        let (word, pid) = match component.pid() {
-            Some(pid) => ("already runs", pid),
-            None => ("runs", component.start(&target.environment)?),
-        };
+        let (ran, pid) = ensure(component, &target.environment)?;
+        let word = if ran { "already runs" } else { "runs" };
         if context.output.is_for_people() {
             line(&format!("{} {word} (pid {pid})", component.name()))?;
         }
@@ -81,12 +79,15 @@ pub(crate) fn start(context: &Context, arguments: &StartArguments) -> Result<()>
 
 /// Starts what does not run of a new environment, saying nothing.
 pub(crate) fn start_all(environment: &Environment) -> Result<()> {
-    for component in Component::all(environment)? {
-        if component.pid().is_none() {
-            component.start(environment)?;
-        }
+    Component::all(environment)?.iter().try_for_each(|component| ensure(component, environment).map(drop))
+}
+
+/// Starts `component` unless it runs; gives whether it ran, and its first process.
+fn ensure(component: &Component, environment: &Environment) -> Result<(bool, u32)> {
+    match component.pid() {
+        Some(pid) => Ok((true, pid)),
+        None => Ok((false, component.start(environment)?)),
     }
-    Ok(())
 }
 
 /// Runs one component in this process.

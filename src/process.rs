@@ -166,13 +166,19 @@ fn answers(settings: &ServerSettings, client: &Client) -> bool {
 }
 
 fn is_ready(address: SocketAddr) -> bool {
-    let url = format!("http://{}/health/ready", reachable(address));
+    status_of(address, "/health/ready").is_some_and(|status| status < 400)
+}
+
+/// The status with which `address` answers GET `path`; `None` when it does not answer.
+pub(crate) fn status_of(address: SocketAddr, path: &str) -> Option<u16> {
     let agent = ureq::Agent::config_builder()
         .proxy(None)
+        .http_status_as_error(false)
         .timeout_global(Some(Duration::from_secs(5)))
         .build()
         .new_agent();
-    agent.get(url).call().is_ok()
+    let answer = agent.get(format!("http://{}{path}", reachable(address))).call();
+    answer.ok().map(|answer| answer.status().as_u16())
 }
 
 fn hung<T>(server: &ServerDirectory, child: &mut Child, said_before: u64) -> Result<T> {
@@ -186,7 +192,8 @@ fn hung<T>(server: &ServerDirectory, child: &mut Child, said_before: u64) -> Res
     )
 }
 
-fn open_console(path: &Path) -> Result<File> {
+/// Opens what a detached process writes to before its log is open.
+pub(crate) fn open_console(path: &Path) -> Result<File> {
     OpenOptions::new()
         .create(true)
         .append(true)

@@ -31,6 +31,7 @@ use crate::certificates::{self, ADMINISTRATOR};
 use crate::command::{Context, say};
 use crate::environment::{Environment, ServerDirectory};
 use crate::output;
+use crate::server_directory::make_directories;
 use crate::{ca, lifecycle, service_user, venv};
 
 /// The one server's name.
@@ -195,7 +196,7 @@ fn remove(root: &Path) {
 fn make(root: &Path, ports: Ports, user: Option<&str>) -> Result<Environment> {
     let environment = Environment::new(root.to_owned());
     let server = environment.server(SERVER);
-    make_directories(&environment, &server)?;
+    make_directories(&server, [environment.ca(), environment.client()])?;
     step("certificates and keys");
     let secrets = make_secrets(&environment)?;
     give_secrets(&secrets, &server, ports.ip())?;
@@ -216,24 +217,6 @@ fn step(what: &str) {
     if output::shows_progress() {
         say(&format!("creating {what} …"));
     }
-}
-
-fn make_directories(environment: &Environment, server: &ServerDirectory) -> Result<()> {
-    let directories = [
-        environment.ca(),
-        environment.client(),
-        server.config(),
-        server.config().join("user"),
-        server.pickup(),
-        server.logs(),
-        server.tls(),
-        server.work(),
-    ];
-    for directory in directories {
-        create_private_directory(&directory)
-            .with_context(|| format!("cannot create {}", directory.display()))?;
-    }
-    Ok(())
 }
 
 /// What the operational database gets to know of the secrets.

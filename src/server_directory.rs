@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use crosstie_config::settings;
@@ -54,23 +54,7 @@ pub(crate) fn secrets_of(answer: Option<&Value>) -> BTreeMap<String, SecretValue
 /// Something cannot be written, or what the cluster gave makes no valid settings.
 pub(crate) fn make(environment: &Environment, server: &ServerDirectory, newcomer: &Newcomer) -> Result<()> {
     let settings = settings_of(server, newcomer)?;
-    let user_files = server.config().join("user");
-    let directories = [
-        environment.root().to_owned(),
-        server.path().to_owned(),
-        server.config(),
-        user_files,
-        server.pickup(),
-        server.logs(),
-        server.tls(),
-        server.work(),
-    ];
-    for directory in directories {
-        if !directory.is_dir() {
-            create_private_directory(&directory)
-                .with_context(|| format!("cannot create {}", directory.display()))?;
-        }
-    }
+    make_directories(server, [environment.root().to_owned()])?;
     let tls = server.tls();
     let key = ClusterKey::import(&newcomer.cluster_key).context("the cluster gave no cluster key")?;
     key.save(&tls.join("cluster.key"))?;
@@ -83,6 +67,28 @@ pub(crate) fn make(environment: &Environment, server: &ServerDirectory, newcomer
     let text = settings::template(&settings);
     fs::write(server.settings_file(), text).context("cannot write server.toml")?;
     venv::create(server)
+}
+
+/// Makes the directories of `server` and `others`, as far as they are missing.
+///
+/// # Errors
+/// One cannot be made.
+pub(crate) fn make_directories(
+    server: &ServerDirectory,
+    others: impl IntoIterator<Item = PathBuf>,
+) -> Result<()> {
+    let own = [
+        server.path().to_owned(),
+        server.config(),
+        server.config().join("user"),
+        server.pickup(),
+        server.logs(),
+        server.tls(),
+        server.work(),
+    ];
+    others.into_iter().chain(own).filter(|directory| !directory.is_dir()).try_for_each(|directory| {
+        create_private_directory(&directory).with_context(|| format!("cannot create {}", directory.display()))
+    })
 }
 
 /// Makes what the command line needs on a host that had no environment yet.

@@ -5,7 +5,7 @@
 //! `crosstie server join`.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -22,6 +22,7 @@ use url::Url;
 use super::{Ports, Secrets};
 use crate::environment::{Environment, ServerDirectory};
 use crate::parts::{self, EnvironmentPart, PartKind};
+use crate::server_directory::make_directories;
 use crate::{balancer, service_user, venv};
 
 /// What parts are counted from, above the base port.
@@ -104,7 +105,7 @@ pub(crate) fn make(root: &Path, ports: Ports, plan: &Plan) -> Result<Environment
     let servers: Vec<_> =
         (1..=plan.servers).map(|number| environment.server(&format!("server{number}"))).collect();
     for server in &servers {
-        super::make_directories(&environment, server)?;
+        make_directories(server, [environment.ca(), environment.client()])?;
     }
     super::step("certificates and keys");
     let secrets = super::make_secrets(&environment)?;
@@ -145,7 +146,7 @@ fn make_parts(
             PartKind::Postgresql => ComponentKind::Database,
             PartKind::Broker => ComponentKind::Broker,
         };
-        let issued = authority.issue(&subject(kind, part.kind.name())?)?;
+        let issued = authority.issue(&Subject::listening(kind, part.kind.name(), []))?;
         let files = part.certificate();
         issued.save(&files.certificate, &files.key)?;
         let password = password::generate()?;
@@ -160,16 +161,6 @@ fn make_parts(
         passwords.push((part.kind, password));
     }
     Ok(passwords)
-}
-
-/// Whose certificate it is, for this host.
-fn subject(kind: ComponentKind, name: &str) -> Result<Subject> {
-    Ok(Subject {
-        kind,
-        name: name.parse().with_context(|| format!("{name} is no name"))?,
-        names: vec!["localhost".to_owned(), name.to_owned()],
-        addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
-    })
 }
 
 fn stop(own: &[EnvironmentPart]) {

@@ -359,29 +359,33 @@ fn a_renewed_certificate_is_served_at_once_and_costs_no_request() {
     deploy(&environment, "hello", &greeting("x"));
     let https = environment.https().unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
+    let asked = std::sync::atomic::AtomicU32::new(0);
     let serial = || {
         let text = fs::read_to_string(environment.server().join("tls/server.pem")).unwrap();
         crosstie_security::authority::describe(&text).unwrap().serial
     };
     let before = serial();
-    let (asked, failed) = std::thread::scope(|scope| {
+    let failed = std::thread::scope(|scope| {
         let load = scope.spawn(|| {
-            let (mut asked, mut failed) = (0, 0);
+            let mut failed = 0;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                asked += 1;
+                asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 failed += u32::from(!answers(&https, "/hello", "x"));
             }
-            (asked, failed)
+            failed
         });
         let renewed = environment.json(&["ca", "renew", "server1"]).unwrap();
         assert_eq!(renewed[0]["name"], "server1");
         wait_until("it is on record", || {
             environment.json(&["ca", "list"]).unwrap().to_string().contains(&serial())
         });
-        std::thread::sleep(Duration::from_secs(1));
+        let so_far = || asked.load(std::sync::atomic::Ordering::Relaxed);
+        let renewed_at = so_far();
+        wait_until("requests after the renewal", || so_far() > renewed_at + 20);
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         load.join().unwrap()
     });
+    let asked = asked.into_inner();
     assert_ne!(serial(), before);
     assert!(asked > 20 && failed == 0, "{failed} of {asked}");
     // A new connection gets it: the authority's certificate is all that is trusted, and it has not changed.

@@ -102,6 +102,12 @@ impl Subject {
     /// The server `name`, which listens on `addresses` and is also called from its own host.
     #[must_use]
     pub fn server(name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self::listening(ComponentKind::Server, name, addresses)
+    }
+
+    /// The component `name`, which listens on `addresses` and is also called from its own host.
+    #[must_use]
+    pub fn listening(kind: ComponentKind, name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut reached = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         for address in addresses {
             if !address.is_unspecified() && !reached.contains(&address) {
@@ -109,7 +115,7 @@ impl Subject {
             }
         }
         let names = vec!["localhost".to_owned(), name.to_owned()];
-        Self { kind: ComponentKind::Server, name: name.to_owned(), names, addresses: reached }
+        Self { kind, name: name.to_owned(), names, addresses: reached }
     }
 
     /// The client `name`, which nobody calls.
