@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use crosstie_process::pidfile;
 
+use crate::balancer;
+
 /// A directory that `quickstart` made.
 #[derive(Debug, Clone)]
 pub(crate) struct Environment {
@@ -17,7 +19,7 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// The environment at `directory`, or at the current directory.
+    /// The environment at `directory`, or at the current directory: one with a server or a load balancer.
     ///
     /// # Errors
     /// There is none.
@@ -25,7 +27,8 @@ impl Environment {
         let given = directory.unwrap_or(Path::new("."));
         let root = fs::canonicalize(given).with_context(|| format!("there is no {}", given.display()))?;
         let found = Self { root };
-        if found.servers()?.is_empty() {
+        // A host may have a load balancer alone.
+        if found.servers()?.is_empty() && balancer::Directory::of(&found).is_none() {
             let mend = "name one with --dir or CROSSTIE_DIR, or make one with `crosstie quickstart DIR`";
             bail!("{} is not an environment: {mend}", given.display());
         }
@@ -92,6 +95,7 @@ impl Environment {
                 }
             }
             (None, Some(only)) if servers.is_empty() => Ok(only),
+            (None, None) => bail!("the environment has no server"),
             (None, _) => bail!("there are several servers: name one of {known} with --server"),
         }
     }
@@ -235,9 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_without_servers_is_no_environment() {
+    fn a_directory_without_components_is_no_environment() {
         let directory = tempfile::tempdir().unwrap();
         let error = Environment::find(Some(directory.path())).unwrap_err().to_string();
         assert!(error.contains("quickstart"), "{error}");
+        fs::create_dir(directory.path().join("lb")).unwrap();
+        fs::write(directory.path().join("lb/lb.toml"), "").unwrap();
+        let balancer_alone = Environment::find(Some(directory.path())).unwrap();
+        let error = balancer_alone.one_server(None).unwrap_err().to_string();
+        assert!(error.contains("no server"), "{error}");
     }
 }
