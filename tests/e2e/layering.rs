@@ -19,6 +19,7 @@ const LAYERS: [&[&str]; 5] = [
         "crosstie-security",
         "crosstie-telemetry",
         "crosstie-xml",
+        "crosstie-xml",
     ],
     &["crosstie-channels", "crosstie-outgoing", "crosstie-runtime"],
     &["crosstie-api", "crosstie-lb", "crosstie-lb", "crosstie-worker"],
