@@ -22,7 +22,7 @@ const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 #[derive(Args)]
 pub(crate) struct GetArguments {
-    /// The kind of definitions: channel, dictionary, security or service
+    /// The kind of definitions: channel, dictionary, outgoing, security or service
     kind: DefinitionKind,
     /// One definition; all of the kind otherwise
     name: Option<String>,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crosstie_model::definition::{ChannelDefinition, DefinitionName, HttpEntrance};
+use crosstie_model::definition::{ChannelDefinition, DefinitionName, HttpEntrance, SecurityUse};
 use crosstie_model::settings::HttpSettings;
 use crosstie_model::snapshot::{EffectiveChannel, Snapshot};
 
@@ -163,6 +163,12 @@ fn check_security(
     match &entrance.security {
         Some(name) if snapshot.security(name).is_none() => {
             add("/security", format!("there is no security definition {name}"));
+        }
+        Some(name) if snapshot.security(name).is_some_and(|it| it.used_by() == SecurityUse::Outgoings) => {
+            add(
+                "/security",
+                format!("the security definition {name} is of a type that only outgoings can use"),
+            );
         }
         None if require_security => {
             let detail = "a channel needs a security definition (server.toml, [security] require_security)";

@@ -70,7 +70,7 @@ fn about(snapshot: &Snapshot, channel: &JsonRpcChannel) -> String {
         let sort = match snapshot.security(name) {
             Some(SecurityDefinition::BasicAuth(_)) => "a user name and password (HTTP Basic)",
             Some(SecurityDefinition::ApiKey(_)) => "an API key",
-            None => "credentials",
+            _ => "credentials",
         };
         format!(" Every request needs {sort} of `{name}`.")
     });

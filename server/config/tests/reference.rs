@@ -120,9 +120,10 @@ fn default_in(
     tag: Option<&str>,
     root: &Value,
     key: &str,
-    field: &Value,
+    beside: &Value,
 ) -> Option<Value> {
-    let field = resolve(root, field);
+    let field = resolve(root, beside);
+    let named = beside.get("default").cloned();
     let candidates: Vec<Value> = match field.get("type").and_then(Value::as_str) {
         _ if !constants(field).is_empty() => {
             constants(field).into_iter().map(|(value, _)| value.clone()).collect()
@@ -134,7 +135,7 @@ fn default_in(
         Some("string") => DEFAULT_TEXTS.map(Value::from).to_vec(),
         _ => Vec::new(),
     };
-    candidates.into_iter().find(|candidate| {
+    named.into_iter().chain(candidates).find(|candidate| {
         let mut body = smallest(tag, root);
         body.insert(key.to_owned(), candidate.clone());
         let id = DefinitionId { kind, name: "x".parse().unwrap() };
@@ -147,6 +148,7 @@ fn default_in(
 fn smallest(tag: Option<&str>, root: &Value) -> Map<String, Value> {
     let sample = |key: &str| match key {
         "path" => json!("/x"),
+        "address" | "token_url" => json!("https://x"),
         "methods" => json!({"x": "x"}),
         "entries" => json!({}),
         _ => json!("x"),

@@ -11,6 +11,7 @@ pub mod failure;
 pub mod limits;
 pub mod message;
 pub mod names;
+pub mod outgoing;
 pub mod ports;
 pub mod schema;
 pub mod secret;

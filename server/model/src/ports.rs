@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::message::{Message, Reply};
 use crate::names::{Digest, ServiceName, UnitName};
+use crate::outgoing::FoundOutgoing;
 use crate::unit::{Artifact, ArtifactKind, ServiceDescription, UnitManifest};
 
 /// A service that is loaded and can be called. Dropping the last handle unloads its code, so a call that is
@@ -73,13 +74,19 @@ pub trait Runtime: Send + Sync {
     ) -> Result<LoadedUnit, LoadError>;
 }
 
-/// Finds loaded services by name: how one service calls another.
+/// Finds what services call by name: other services, dictionaries, outgoings.
 pub trait ServiceDirectory: Send + Sync {
     /// The service of that name in the current snapshot.
     fn find(&self, name: &str) -> Option<Arc<dyn LoadedService>>;
 
     /// A dictionary of the current snapshot.
     fn dictionary(&self, name: &str) -> Option<Arc<Value>>;
+
+    /// An outgoing of the current snapshot, be it open or not. A directory without any finds none.
+    fn outgoing(&self, name: &str) -> Option<FoundOutgoing> {
+        let _ = name;
+        None
+    }
 }
 
 /// Run-time key/value data that services write (`self.data`). Backed by the ODB; never on a path that does

@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crosstie_channels::check;
-use crosstie_model::definition::{DefinitionId, DefinitionKind, DefinitionName};
+use crosstie_model::definition::{
+    DefinitionId, DefinitionKind, DefinitionName, SecurityDefinition, SecurityUse,
+};
 use crosstie_model::settings::ServerSettings;
 use crosstie_model::snapshot::{EffectiveChannel, code_channel};
 use crosstie_model::{Definition, DefinitionBody, ServiceName, Snapshot, UnitName};
@@ -149,11 +151,28 @@ fn check_definitions(snapshot: &Snapshot, faults: &mut BTreeSet<StateFault>) {
         }
         let definition = Definition { id: id.clone(), body: body.clone() };
         for (pointer, needed) in definition.references() {
-            if !snapshot.definitions.contains_key(&needed) {
-                fault(&pointer, unknown_definition(&needed));
+            match snapshot.definitions.get(&needed) {
+                None => fault(&pointer, unknown_definition(&needed)),
+                Some(found) if id.kind == DefinitionKind::Outgoing => {
+                    if let Some(detail) = unfit_credentials(&pointer, &needed, found) {
+                        fault(&pointer, detail);
+                    }
+                }
+                Some(_) => {}
             }
         }
     }
+}
+
+/// Why an outgoing cannot present these credentials.
+fn unfit_credentials(pointer: &str, id: &DefinitionId, found: &DefinitionBody) -> Option<String> {
+    let DefinitionBody::Security(security) = found else { return None };
+    let is_proxy = pointer == "/proxy/security";
+    if is_proxy && !matches!(security, SecurityDefinition::BasicAuth(_)) {
+        return Some(format!("{id} is of type {}; a proxy takes basic_auth", security.type_name()));
+    }
+    (security.used_by() == SecurityUse::Channels)
+        .then(|| format!("{id} is of type {}, which only channels can use", security.type_name()))
 }
 
 /// Channels, explicit and in code: their declarations, their services, and whether they may open.

@@ -116,7 +116,13 @@ fn stand_in(kind: DefinitionKind) -> serde_json::Result<DefinitionBody> {
             from_value(body).map(DefinitionBody::Channel)
         }
         DefinitionKind::Dictionary => from_value(json!({"entries": {}})).map(DefinitionBody::Dictionary),
-        DefinitionKind::Security => from_value(json!({"type": "api_key"})).map(DefinitionBody::Security),
+        DefinitionKind::Outgoing => {
+            from_value(json!({"type": "http", "address": "http://localhost"})).map(DefinitionBody::Outgoing)
+        }
+        // The type that everything can use.
+        DefinitionKind::Security => {
+            from_value(json!({"type": "basic_auth", "username": "a"})).map(DefinitionBody::Security)
+        }
         DefinitionKind::Service => from_value(json!({})).map(DefinitionBody::Service),
     }
 }

@@ -175,6 +175,7 @@ fn security_schemes(snapshot: &Snapshot, entries: &[Entry<'_>]) -> Map<String, V
                 };
                 json!({"type": "apiKey", "in": place, "name": key.name})
             }
+            SecurityDefinition::Bearer(_) | SecurityDefinition::Oauth2ClientCredentials(_) => continue,
         };
         schemes.insert(component_name(id.name.as_str()), scheme);
     }

@@ -8,6 +8,7 @@
 mod channel;
 mod dictionary;
 mod name;
+mod outgoing;
 mod rate_limit;
 mod security;
 mod service;
@@ -26,8 +27,15 @@ pub use channel::{
 };
 pub use dictionary::DictionaryDefinition;
 pub use name::DefinitionName;
+pub use outgoing::{
+    CircuitPolicy, ClientTls, HttpEndpoint, HttpProxy, HttpVersions, OutgoingDefinition, OutgoingFormat,
+    PingSettings, PlainHttpOutgoing, Redirects, RestOutgoing, RetryPolicy,
+};
 pub use rate_limit::{RateKey, RatePeriod, RateRule};
-pub use security::{ApiKey, ApiKeyLocation, BasicAuth, SecurityDefinition};
+pub use security::{
+    ApiKey, ApiKeyLocation, BasicAuth, Bearer, CredentialsIn, Oauth2ClientCredentials, SecurityDefinition,
+    SecurityUse,
+};
 pub use service::ServiceSettings;
 
 use crate::failure::Fault;
@@ -44,6 +52,8 @@ pub enum DefinitionKind {
     Channel,
     /// Read-only lookup table.
     Dictionary,
+    /// Connection to an external system.
+    Outgoing,
     /// Named credentials.
     Security,
     /// Run-time settings of a service that its code should not decide.
@@ -52,7 +62,8 @@ pub enum DefinitionKind {
 
 impl DefinitionKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 4] = [Self::Channel, Self::Dictionary, Self::Security, Self::Service];
+    pub const ALL: [Self; 5] =
+        [Self::Channel, Self::Dictionary, Self::Outgoing, Self::Security, Self::Service];
 
     /// The kind's word.
     #[must_use]
@@ -60,6 +71,7 @@ impl DefinitionKind {
         match self {
             Self::Channel => "channel",
             Self::Dictionary => "dictionary",
+            Self::Outgoing => "outgoing",
             Self::Security => "security",
             Self::Service => "service",
         }
@@ -114,6 +126,8 @@ pub enum DefinitionBody {
     Channel(ChannelDefinition),
     /// A dictionary.
     Dictionary(DictionaryDefinition),
+    /// An outgoing.
+    Outgoing(OutgoingDefinition),
     /// A security definition.
     Security(SecurityDefinition),
     /// Settings of a service.
@@ -146,6 +160,22 @@ const SHAPES: &[Shape] = &[
         schema: || schemars::schema_for!(BasicAuth),
     },
     Shape { kind: DefinitionKind::Security, tag: Some("api_key"), schema: || schemars::schema_for!(ApiKey) },
+    Shape { kind: DefinitionKind::Security, tag: Some("bearer"), schema: || schemars::schema_for!(Bearer) },
+    Shape {
+        kind: DefinitionKind::Security,
+        tag: Some("oauth2_client_credentials"),
+        schema: || schemars::schema_for!(Oauth2ClientCredentials),
+    },
+    Shape {
+        kind: DefinitionKind::Outgoing,
+        tag: Some("rest"),
+        schema: || schemars::schema_for!(RestOutgoing),
+    },
+    Shape {
+        kind: DefinitionKind::Outgoing,
+        tag: Some("http"),
+        schema: || schemars::schema_for!(PlainHttpOutgoing),
+    },
     Shape {
         kind: DefinitionKind::Dictionary,
         tag: None,
@@ -217,11 +247,17 @@ impl Definition {
         let decoded = match id.kind {
             DefinitionKind::Channel => serde_json::from_value(value).map(DefinitionBody::Channel),
             DefinitionKind::Dictionary => serde_json::from_value(value).map(DefinitionBody::Dictionary),
+            DefinitionKind::Outgoing => serde_json::from_value(value).map(DefinitionBody::Outgoing),
             DefinitionKind::Security => serde_json::from_value(value).map(DefinitionBody::Security),
             DefinitionKind::Service => serde_json::from_value(value).map(DefinitionBody::Service),
         };
         let body = decoded.map_err(|error| fault("", error.to_string()))?;
-        Ok(Self { id, body })
+        let faults = match &body {
+            DefinitionBody::Outgoing(outgoing) => outgoing.faults(),
+            DefinitionBody::Security(security) => security.faults(),
+            _ => Vec::new(),
+        };
+        if faults.is_empty() { Ok(Self { id, body }) } else { Err(faults) }
     }
 
     /// The definition in its YAML and ODB shape.
@@ -236,15 +272,16 @@ impl Definition {
     /// The definitions this one needs, each with the pointer of the field that names it.
     #[must_use]
     pub fn references(&self) -> Vec<(String, DefinitionId)> {
-        let DefinitionBody::Channel(channel) = &self.body else { return Vec::new() };
-        channel
-            .entrance()
-            .security
-            .iter()
-            .map(|name| {
-                ("/security".to_owned(), DefinitionId { kind: DefinitionKind::Security, name: name.clone() })
-            })
-            .collect()
+        let security = |(pointer, name): (&str, &DefinitionName)| {
+            (pointer.to_owned(), DefinitionId { kind: DefinitionKind::Security, name: name.clone() })
+        };
+        match &self.body {
+            DefinitionBody::Channel(channel) => {
+                channel.entrance().security.iter().map(|name| security(("/security", name))).collect()
+            }
+            DefinitionBody::Outgoing(outgoing) => outgoing.security().into_iter().map(security).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// The services this one leads to.
@@ -259,6 +296,7 @@ impl Definition {
     /// The secrets this definition holds, by field, for sealing and for resolving.
     pub fn secrets_mut(&mut self) -> Vec<(&'static str, &mut SecretRef)> {
         match &mut self.body {
+            DefinitionBody::Outgoing(outgoing) => outgoing.secrets_mut(),
             DefinitionBody::Security(security) => security.secrets_mut(),
             _ => Vec::new(),
         }
@@ -268,6 +306,7 @@ impl Definition {
     #[must_use]
     pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
         match &self.body {
+            DefinitionBody::Outgoing(outgoing) => outgoing.secrets(),
             DefinitionBody::Security(security) => security.secrets(),
             _ => Vec::new(),
         }
@@ -278,10 +317,18 @@ impl Definition {
 /// as it says so.
 #[must_use]
 pub fn references_in(kind: DefinitionKind, body: &Value) -> Vec<(String, DefinitionId)> {
-    let named = body.get("security").and_then(Value::as_str).filter(|_| kind == DefinitionKind::Channel);
-    let id = named
-        .and_then(|name| Some(DefinitionId { kind: DefinitionKind::Security, name: name.parse().ok()? }));
-    id.into_iter().map(|id| ("/security".to_owned(), id)).collect()
+    let pointers: &[&str] = match kind {
+        DefinitionKind::Channel => &["/security"],
+        DefinitionKind::Outgoing => &["/security", "/proxy/security"],
+        _ => &[],
+    };
+    let named = pointers.iter().filter_map(|pointer| Some((pointer, body.pointer(pointer)?.as_str()?)));
+    named
+        .filter_map(|(pointer, name)| {
+            let id = DefinitionId { kind: DefinitionKind::Security, name: name.parse().ok()? };
+            Some(((*pointer).to_owned(), id))
+        })
+        .collect()
 }
 
 /// As [`Definition::services`] for a body that has faults and so is no definition, each with the pointer of
@@ -353,6 +400,46 @@ mod tests {
         assert!(faults.len() >= 4, "{text:?}");
         assert!(text.iter().any(|t| t.contains("colour")), "{text:?}");
         assert!(text.iter().any(|t| t.contains("service")), "{text:?}");
+    }
+
+    #[test]
+    fn an_outgoing_survives_its_yaml_shape_and_names_what_it_needs() {
+        let value = json!({
+            "type": "rest", "address": "https://crm.example/v2", "path": "/customers/{id}",
+            "headers": {"X-Tenant": "a"}, "security": "crm.key",
+            "tls": {"certificate": "file:crm.pem", "key": {"ref": "outgoing/crm/tls/key", "version": 1}},
+            "proxy": {"address": "http://proxy.example:3128", "security": "proxy"},
+            "redirects": "same_origin", "deadline_ms": 5000
+        });
+        let definition = Definition::from_value(id(DefinitionKind::Outgoing, "crm"), value.clone()).unwrap();
+        assert_eq!(definition.to_value().unwrap(), value);
+        assert_eq!(references_in(DefinitionKind::Outgoing, &value), definition.references());
+        let pointers: Vec<_> = definition.references().into_iter().map(|(pointer, _)| pointer).collect();
+        assert_eq!(pointers, ["/security", "/proxy/security"]);
+        let fields: Vec<_> = definition.secrets().into_iter().map(|(field, _)| field).collect();
+        assert_eq!(fields, ["tls/key"]);
+    }
+
+    #[test]
+    fn an_outgoing_that_could_never_work_is_refused() {
+        for (key, body, pointer) in [
+            ("address", json!("https://"), "/address"),
+            ("address", json!("https://user:pw@crm.example"), "/address"),
+            ("address", json!("https://crm.example?a=b"), "/address"),
+            ("path", json!("/a/{b"), "/path"),
+            ("headers", json!({"Authorization": "Bearer x"}), "/headers/Authorization"),
+            ("headers", json!({"X-A": "a\nb"}), "/headers/X-A"),
+            ("tls", json!({"key": "env:KEY"}), "/tls/key"),
+            ("retry", json!({"many": 1}), "/retry"),
+        ] {
+            let mut value = json!({"type": "http", "address": "https://crm.example"});
+            value[key] = body;
+            let faults =
+                Definition::from_value(id(DefinitionKind::Outgoing, "x"), value.clone()).unwrap_err();
+            assert!(faults.iter().any(|fault| fault.pointer == pointer), "{value}: {faults:?}");
+        }
+        let plain = json!({"type": "http", "address": "http://crm.example", "tls": {"server_name": "a"}});
+        assert!(Definition::from_value(id(DefinitionKind::Outgoing, "x"), plain).is_err());
     }
 
     #[test]

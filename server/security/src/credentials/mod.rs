@@ -185,6 +185,8 @@ fn compile(
             let key = resolve(&body.key)?;
             Check::ApiKey(ApiKeyCheck::new(body, &key, principal(None)))
         }
+        // Outgoings alone present these; no channel that names one opens.
+        SecurityDefinition::Bearer(_) | SecurityDefinition::Oauth2ClientCredentials(_) => Check::Unavailable,
     })
 }
 

@@ -1,16 +1,21 @@
-//! Security definitions: named credentials that channels demand.
+//! Security definitions: named credentials that channels demand and outgoings present.
 //!
 //! A type is one file beside this one, one variant here and one line in the registry of shapes.
 
 mod api_key;
 mod basic_auth;
+mod bearer;
+mod oauth2;
 
 use serde::{Deserialize, Serialize};
 
 pub use api_key::{ApiKey, ApiKeyLocation};
 pub use basic_auth::BasicAuth;
+pub use bearer::Bearer;
+pub use oauth2::{CredentialsIn, Oauth2ClientCredentials};
 
 use super::rate_limit::RateRule;
+use crate::failure::Fault;
 use crate::secret::SecretRef;
 
 /// A security definition by its `type`.
@@ -21,6 +26,21 @@ pub enum SecurityDefinition {
     BasicAuth(BasicAuth),
     /// A key in a header or a query parameter.
     ApiKey(ApiKey),
+    /// A token that outgoings present.
+    Bearer(Bearer),
+    /// Tokens that outgoings fetch.
+    Oauth2ClientCredentials(Oauth2ClientCredentials),
+}
+
+/// Who can use a type of security definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecurityUse {
+    /// Channels, which demand its credentials.
+    Channels,
+    /// Outgoings, which present them.
+    Outgoings,
+    /// Both.
+    Both,
 }
 
 impl SecurityDefinition {
@@ -30,6 +50,25 @@ impl SecurityDefinition {
         match self {
             Self::BasicAuth(_) => "basic_auth",
             Self::ApiKey(_) => "api_key",
+            Self::Bearer(_) => "bearer",
+            Self::Oauth2ClientCredentials(_) => "oauth2_client_credentials",
+        }
+    }
+
+    /// Who can use it.
+    #[must_use]
+    pub fn used_by(&self) -> SecurityUse {
+        match self {
+            Self::BasicAuth(_) | Self::ApiKey(_) => SecurityUse::Both,
+            Self::Bearer(_) | Self::Oauth2ClientCredentials(_) => SecurityUse::Outgoings,
+        }
+    }
+
+    /// What is wrong that a schema cannot say.
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        match self {
+            Self::Oauth2ClientCredentials(body) => body.faults(),
+            _ => Vec::new(),
         }
     }
 
@@ -39,6 +78,7 @@ impl SecurityDefinition {
         match self {
             Self::BasicAuth(body) => &body.rate_limit,
             Self::ApiKey(body) => &body.rate_limit,
+            Self::Bearer(_) | Self::Oauth2ClientCredentials(_) => &[],
         }
     }
 
@@ -46,6 +86,8 @@ impl SecurityDefinition {
         match self {
             Self::BasicAuth(body) => vec![("password", &body.password)],
             Self::ApiKey(body) => vec![("key", &body.key)],
+            Self::Bearer(body) => vec![("token", &body.token)],
+            Self::Oauth2ClientCredentials(body) => body.secrets(),
         }
     }
 
@@ -53,15 +95,17 @@ impl SecurityDefinition {
         match self {
             Self::BasicAuth(body) => vec![("password", &mut body.password)],
             Self::ApiKey(body) => vec![("key", &mut body.key)],
+            Self::Bearer(body) => vec![("token", &mut body.token)],
+            Self::Oauth2ClientCredentials(body) => body.secrets_mut(),
         }
     }
 }
 
 /// A secret left out: an empty text, which is never a valid secret, stands for "the one there is".
-fn keep() -> SecretRef {
+pub(super) fn keep() -> SecretRef {
     SecretRef::Text(String::new())
 }
 
-fn is_keep(secret: &SecretRef) -> bool {
+pub(super) fn is_keep(secret: &SecretRef) -> bool {
     matches!(secret, SecretRef::Text(text) if text.is_empty())
 }
