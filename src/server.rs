@@ -157,6 +157,7 @@ fn list(context: &Context) -> Result<()> {
         Column::new("NAME", |row| field(row, "name")),
         Column::new("STATE", |row| field(row, "state")),
         Column::new("WANTED", |row| field(row, "wanted")),
+        Column::new("LEADER", |row| field(row, "leader")),
         Column::new("ADDRESS", |row| field(row, "address")),
         Column::new("MANAGEMENT", |row| field(row, "management")),
         Column::new("VERSION", |row| field(row, "version")),

@@ -1,4 +1,4 @@
-//! What the leader of the cluster writes. Each write is one transaction that first sees, under the lease row's
+//! Who leads the cluster, and what the leader writes. Each write is one transaction that first sees, under the lease row's
 //! lock, that the caller still is the leader: one that was paused meanwhile and wakes changes no row.
 
 use std::time::Duration;
@@ -6,6 +6,15 @@ use std::time::Duration;
 use crate::error::OdbError;
 use crate::handle::{Odb, run};
 use crate::lease::Lease;
+
+/// The lease whose holder leads the cluster.
+pub const LEADER_LEASE: &str = "leader";
+
+/// How a process of `server` names itself as the holder of [`LEADER_LEASE`]: `life` tells it from its successors.
+#[must_use]
+pub fn leader_holder(server: &str, life: &str) -> String {
+    format!("{server}/{life}")
+}
 
 /// What the leader may do with the lease it took. Cheap.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +56,15 @@ impl Purged {
 }
 
 impl Odb {
+    /// The server that leads the cluster now, by the database's clock; `None` between two leaders.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn leader(&self) -> Result<Option<String>, OdbError> {
+        let holder = run!(self, Single, lease::holder(LEADER_LEASE))?;
+        Ok(holder.map(|holder| holder.split('/').next().unwrap_or_default().to_owned()))
+    }
+
     /// What the holder of `lease` may do.
     #[must_use]
     pub fn as_leader<'a>(&'a self, lease: &'a Lease) -> Leader<'a> {

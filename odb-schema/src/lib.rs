@@ -38,7 +38,7 @@ pub use data::{MAX_DATA_KEY_BYTES, MAX_DATA_VALUE_BYTES, OdbDataStore};
 pub use deployment::DeploymentRow;
 pub use error::OdbError;
 pub use handle::Odb;
-pub use leader::{Leader, Purged, Retention};
+pub use leader::{LEADER_LEASE, Leader, Purged, Retention, leader_holder};
 pub use lease::Lease;
 pub use member::{Heartbeat, MemberRow, MemberState, NewMember, Wanted};
 pub use options::OdbOptions;

@@ -158,6 +158,12 @@ fn a_server_joins_with_one_command_and_serves_what_the_others_do() {
     });
     let leaders = [environment.component().unwrap(), second.status()];
     assert_eq!(leaders.iter().filter(|component| leads(component)).count(), 1);
+    let listed = environment.json(&["server", "list"]).unwrap();
+    for (component, member) in leaders.iter().zip(listed.as_array().unwrap()) {
+        assert_eq!(member["leader"].as_bool(), Some(leads(component)), "{listed}");
+    }
+    let table = environment.run(&["server", "list"]).unwrap().stdout;
+    assert!(table.lines().next().unwrap().contains("LEADER"), "{table}");
     let issued = environment.json(&["ca", "list"]).unwrap();
     assert!(issued.as_array().unwrap().iter().any(|row| row["name"] == "server2"), "{issued}");
     // What is sealed on one server opens on the other.

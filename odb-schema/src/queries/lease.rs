@@ -48,6 +48,12 @@ pub(crate) async fn take_lease(
     Ok(Lease { name: name.to_owned(), holder: holder.to_owned(), fencing, expires_us: expires })
 }
 
+/// Who holds the lease, if anybody does.
+pub(crate) async fn holder(connection: &mut Handle, name: &str) -> Result<Option<String>, OdbError> {
+    let held = lease::table.filter(lease::name.eq(name)).filter(lease::expires_us.gt(now()));
+    Ok(held.select(lease::holder).first(connection).await.optional()?)
+}
+
 pub(crate) async fn release_lease(
     connection: &mut Handle,
     name: &str,

@@ -67,6 +67,7 @@ on_every_backend! {
     cluster::secrets_outlive_the_audit_that_refers_to_them,
     cluster::servers_whose_heartbeats_cease_are_marked_dead,
     cluster::the_audit_is_trimmed_from_its_old_end,
+    cluster::the_leader_is_a_server_until_its_lease_ends,
     data::a_deleted_entry_does_not_give_its_version_to_the_next,
     data::compare_and_set_lets_one_of_two_writers_through,
     data::eight_writers_count_to_the_right_number,

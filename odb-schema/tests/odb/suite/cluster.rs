@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crosstie_model::names::Revision;
 use crosstie_odb::{
-    Admission, Change, Heartbeat, Lease, MemberState, NewCertificate, NewJoinToken, NewMember, Odb, OdbError,
-    Retention, Wanted,
+    Admission, Change, Heartbeat, LEADER_LEASE, Lease, MemberState, NewCertificate, NewJoinToken, NewMember,
+    Odb, OdbError, Retention, Wanted, leader_holder,
 };
 
 use crate::support::{Database, basic_auth, change, dictionary, member, put};
@@ -107,6 +107,19 @@ pub(crate) async fn servers_whose_heartbeats_cease_are_marked_dead(database: Dat
     assert_eq!(state_of(&odb, "server3").await, MemberState::Left);
     odb.heartbeat(&beat("server2", "a", MemberState::Ready)).await.unwrap();
     assert_eq!(state_of(&odb, "server2").await, MemberState::Ready);
+}
+
+pub(crate) async fn the_leader_is_a_server_until_its_lease_ends(database: Database) {
+    let odb = database.open();
+    assert_eq!(odb.leader().await.unwrap(), None);
+    let holder = leader_holder("server1", "a");
+    let lease = odb.take_lease(LEADER_LEASE, &holder, LONG).await.unwrap();
+    assert_eq!(odb.leader().await.unwrap().as_deref(), Some("server1"));
+    assert!(odb.release_lease(LEADER_LEASE, &holder, lease.fencing).await.unwrap());
+    assert_eq!(odb.leader().await.unwrap(), None);
+    odb.take_lease(LEADER_LEASE, &leader_holder("server2", "b"), MOMENT).await.unwrap();
+    tokio::time::sleep(2 * MOMENT).await;
+    assert_eq!(odb.leader().await.unwrap(), None, "it lapsed");
 }
 
 pub(crate) async fn a_deposed_leader_changes_no_row(database: Database) {

@@ -26,6 +26,8 @@ pub struct MemberView {
     pub reason: String,
     /// What is wanted of it: `serving` or `drained`.
     pub wanted: String,
+    /// Whether it leads the cluster.
+    pub leader: bool,
     /// Where service traffic goes.
     pub address: String,
     /// Whether service traffic there is TLS.
@@ -50,7 +52,8 @@ impl Operations {
     /// # Errors
     /// The ODB is away.
     pub async fn members(&self) -> Result<Vec<MemberView>, OperationError> {
-        Ok(self.odb().members().await?.into_iter().map(view).collect())
+        let (rows, leader) = (self.odb().members().await?, self.odb().leader().await?);
+        Ok(rows.into_iter().map(|row| view(row, leader.as_deref())).collect())
     }
 
     /// The server `name`.
@@ -58,7 +61,8 @@ impl Operations {
     /// # Errors
     /// There is none; the ODB is away.
     pub async fn member(&self, name: &str) -> Result<MemberView, OperationError> {
-        self.odb().member(name).await?.map(view).ok_or_else(|| no_server(name))
+        let row = self.odb().member(name).await?.ok_or_else(|| no_server(name))?;
+        Ok(view(row, self.odb().leader().await?.as_deref()))
     }
 
     /// Takes a server out of service, or back: it finishes the requests it has, and gets no new ones from a
@@ -163,8 +167,9 @@ fn no_server(name: &str) -> OperationError {
     OperationError::NotFound(format!("server {name}"))
 }
 
-fn view(row: MemberRow) -> MemberView {
+fn view(row: MemberRow, leader: Option<&str>) -> MemberView {
     MemberView {
+        leader: leader == Some(row.member.name.as_str()),
         name: row.member.name,
         state: row.state.to_string(),
         reason: row.reason,

@@ -1,9 +1,11 @@
 //! Members, certificates and joining.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use crosstie_api::operations::Invitation;
 use crosstie_model::Revision;
-use crosstie_odb::{Heartbeat, MemberState, NewMember};
+use crosstie_odb::{Heartbeat, LEADER_LEASE, MemberState, NewMember, leader_holder};
 use crosstie_security::CertificateAuthority;
 use crosstie_security::authority::{self, CertificateRequest};
 use crosstie_security::identity::ComponentKind;
@@ -67,6 +69,23 @@ async fn a_server_is_drained_and_taken_back() {
     assert_eq!(back.json["wanted"], "serving");
     assert_eq!(world.post("/members/server9/drain", json!({})).await.status, 404);
     assert_eq!(world.call(VIEWER, "POST", "/members/server2/drain", json!({})).await.status, 403);
+}
+
+#[tokio::test]
+async fn members_show_who_leads() {
+    let world = World::new().await;
+    for name in ["server1", "server2"] {
+        introduce(&world, name, MemberState::Ready).await;
+    }
+    let lead = |members: &Value| -> Vec<bool> {
+        members.as_array().unwrap().iter().map(|member| member["leader"].as_bool().unwrap()).collect()
+    };
+    assert_eq!(lead(&world.get("/members").await.json), [false, false]);
+    let holder = leader_holder("server2", "a");
+    world.odb.take_lease(LEADER_LEASE, &holder, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(lead(&world.get("/members").await.json), [false, true]);
+    assert_eq!(world.get("/members/server2").await.json["leader"], true);
+    assert_eq!(world.get("/members/server1").await.json["leader"], false);
 }
 
 #[tokio::test]

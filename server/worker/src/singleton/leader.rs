@@ -1,4 +1,4 @@
-//! The cluster's leader: the one singleton that holds the lease "leader".
+//! The cluster's leader: the one singleton that holds the lease for it.
 //!
 //! The lease is timed by the database's clock and carries a fencing number. All the leader ever does is write
 //! to the ODB, in transactions that see the lease first: one that was paused, or cut off and replaced, and
@@ -9,13 +9,10 @@ use std::time::Duration;
 
 use crosstie_model::settings::ClusterSection;
 use crosstie_model::{Cid, UnitName};
-use crosstie_odb::{Lease, Odb, OdbError, Retention};
+use crosstie_odb::{LEADER_LEASE, Lease, Odb, OdbError, Retention, leader_holder};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::follow::Standing;
-
-/// The lease's name.
-const LEASE: &str = "leader";
 
 /// How often what has expired is removed.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
@@ -51,7 +48,7 @@ impl Candidate {
         Self {
             odb,
             standing,
-            holder: format!("{server}/{}", Cid::random()),
+            holder: leader_holder(server.as_str(), &Cid::random().to_string()),
             heartbeat: Duration::from_millis(settings.heartbeat_ms),
             lapse: Duration::from_millis(settings.lapse_ms),
             retention: Retention { audit },
@@ -87,7 +84,7 @@ impl Candidate {
 
     /// Takes or renews the lease; `None` when it is another's.
     async fn stand(&self) -> Result<Option<Lease>, OdbError> {
-        let lease = self.odb.take_lease(LEASE, &self.holder, self.lapse).await?;
+        let lease = self.odb.take_lease(LEADER_LEASE, &self.holder, self.lapse).await?;
         if lease.holder != self.holder {
             return Ok(None);
         }
