@@ -29,7 +29,8 @@ pub use dictionary::DictionaryDefinition;
 pub use name::DefinitionName;
 pub use outgoing::{
     CircuitPolicy, ClientTls, HttpEndpoint, HttpProxy, HttpVersions, OutgoingDefinition, OutgoingFormat,
-    PingSettings, PlainHttpOutgoing, Redirects, RestOutgoing, RetryPolicy,
+    PingSettings, PlainHttpOutgoing, Redirects, RestOutgoing, RetryPolicy, SqlAuthentication, SqlEncryption,
+    SqlEndpoint, SqlEngine,
 };
 pub use rate_limit::{RateKey, RatePeriod, RateRule};
 pub use security::{

@@ -8,6 +8,7 @@
 
 mod error;
 mod http;
+mod sql;
 mod template;
 
 use std::sync::Arc;
@@ -19,6 +20,10 @@ use crate::cid::TraceContext;
 
 pub use error::{OutgoingError, Trouble};
 pub use http::{AnswerBody, CallBody, HttpAnswer, HttpCall, HttpOutgoing, Pace};
+pub use sql::{
+    Access, Begin, Columns, Isolation, Named, Parameters, Refusal, RefusedBecause, SqlCall, SqlError, SqlOutgoing,
+    SqlResult, SqlRow, SqlStream, SqlTransaction, SqlType, SqlValue,
+};
 pub use template::{ExpandError, PathTemplate, TemplateError};
 
 /// An open outgoing, by family. Cheap to clone; one that left the snapshot lives until its last call ended.
@@ -26,6 +31,8 @@ pub use template::{ExpandError, PathTemplate, TemplateError};
 pub enum Outgoing {
     /// It speaks HTTP: types `rest` and `http`.
     Http(Arc<dyn HttpOutgoing>),
+    /// It is a database: type `sql`.
+    Sql(Arc<dyn SqlOutgoing>),
 }
 
 impl Outgoing {
@@ -36,6 +43,7 @@ impl Outgoing {
     pub async fn ping(&self, ping: Ping) -> Result<Pong, OutgoingError> {
         match self {
             Self::Http(outgoing) => outgoing.ping(ping).await,
+            Self::Sql(outgoing) => outgoing.ping(ping).await,
         }
     }
 }
@@ -44,6 +52,7 @@ impl std::fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Http(_) => "Outgoing::Http",
+            Self::Sql(_) => "Outgoing::Sql",
         })
     }
 }

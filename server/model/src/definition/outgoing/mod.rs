@@ -5,6 +5,7 @@
 
 mod http;
 mod policy;
+mod sql;
 mod tls;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ pub use http::{
     RestOutgoing,
 };
 pub use policy::{CircuitPolicy, RetryPolicy};
+pub use sql::{SqlAuthentication, SqlEncryption, SqlEndpoint, SqlEngine};
 pub use tls::ClientTls;
 
 /// An outgoing by its `type`.
@@ -28,6 +30,8 @@ pub enum OutgoingDefinition {
     Rest(RestOutgoing),
     /// Plain HTTP: bodies are sent and given as they are.
     Http(PlainHttpOutgoing),
+    /// A database.
+    Sql(SqlEndpoint),
 }
 
 impl OutgoingDefinition {
@@ -37,6 +41,7 @@ impl OutgoingDefinition {
         match self {
             Self::Rest(_) => "rest",
             Self::Http(_) => "http",
+            Self::Sql(_) => "sql",
         }
     }
 
@@ -47,6 +52,7 @@ impl OutgoingDefinition {
             Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
                 endpoint.active
             }
+            Self::Sql(endpoint) => endpoint.active,
         }
     }
 
@@ -57,6 +63,7 @@ impl OutgoingDefinition {
             Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
                 endpoint.security()
             }
+            Self::Sql(_) => Vec::new(),
         }
     }
 
@@ -66,6 +73,7 @@ impl OutgoingDefinition {
             Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
                 endpoint.faults()
             }
+            Self::Sql(endpoint) => endpoint.faults(),
         }
     }
 
@@ -74,6 +82,7 @@ impl OutgoingDefinition {
             Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
                 endpoint.tls.iter().flat_map(ClientTls::secrets).collect()
             }
+            Self::Sql(endpoint) => endpoint.secrets(),
         }
     }
 
@@ -82,6 +91,7 @@ impl OutgoingDefinition {
             Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
                 endpoint.tls.iter_mut().flat_map(ClientTls::secrets_mut).collect()
             }
+            Self::Sql(endpoint) => endpoint.secrets_mut(),
         }
     }
 }
