@@ -16,6 +16,7 @@ mod bus;
 mod cluster;
 mod command;
 mod crashes;
+mod credentials;
 mod definitions;
 mod docs;
 mod documentation;

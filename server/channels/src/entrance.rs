@@ -8,8 +8,7 @@ use crosstie_model::definition::DataFormat;
 use crosstie_model::failure::{Failure, FailureKind, Origin};
 use crosstie_model::message::Principal;
 use crosstie_model::ports::RateCells;
-use crosstie_security::credentials::Authenticator;
-use http::HeaderMap;
+use crosstie_security::credentials::{Authenticator, Presented, Refusal};
 use ipnet::IpNet;
 
 use crate::body::coding::CompressionPolicy;
@@ -17,7 +16,7 @@ use crate::builtin::Builtin;
 use crate::cors::CorsRules;
 use crate::jsonrpc::JsonRpc;
 use crate::ports::EntranceObserver;
-use crate::rate::{RateLimits, RateState};
+use crate::rate::{EntranceRates, RateState};
 use crate::server::Purpose;
 use crate::target::{ConcurrencyLimit, Permit, Target, acquire};
 
@@ -28,7 +27,7 @@ pub(crate) struct Entrance {
     pub(crate) observer: Arc<dyn EntranceObserver>,
     pub(crate) allow_from: Vec<IpNet>,
     pub(crate) security: Option<Arc<Authenticator>>,
-    pub(crate) rates: RateLimits,
+    pub(crate) rates: EntranceRates,
     pub(crate) cells: Arc<dyn RateCells>,
     pub(crate) limit: Option<ConcurrencyLimit>,
     pub(crate) cors: Option<CorsRules>,
@@ -78,29 +77,40 @@ impl Entrance {
             .with_text("Requests from this address are not allowed"))
     }
 
-    /// Authenticates a request and takes it from the rate limits.
+    /// Authenticates a request. Only types of credentials that others vouch for ever wait, and those only
+    /// when nobody was asked before.
     ///
     /// # Errors
-    /// 401, or 429 when a rate limit is used up; then also for a request with wrong credentials, so that
-    /// guessing is limited like anything else.
-    pub(crate) fn authenticate(
+    /// What the credentials lack.
+    pub(crate) async fn authenticate(
+        &self,
+        presented: &Presented<'_>,
+    ) -> Result<Option<Arc<Principal>>, Box<Refusal>> {
+        match &self.security {
+            None => Ok(None),
+            Some(authenticator) => authenticator.authenticate(presented).await.map(Some),
+        }
+    }
+
+    /// Takes a request that came from `principal` from the rate limits.
+    ///
+    /// # Errors
+    /// 429 when one is used up.
+    pub(crate) fn take(
         &self,
         client: IpAddr,
-        headers: &HeaderMap,
-        query: &[(String, String)],
-    ) -> (Result<Option<Arc<Principal>>, Failure>, Option<RateState>) {
-        let principal = match &self.security {
-            None => None,
-            Some(authenticator) => match authenticator.authenticate(headers, query) {
-                Ok(principal) => Some(principal),
-                Err(refusal) => {
-                    let (outcome, state) = self.rates.take_by_address(&*self.cells, client);
-                    return (Err(outcome.err().unwrap_or(refusal)), state);
-                }
-            },
-        };
-        let (outcome, state) = self.rates.take(&*self.cells, client);
-        (outcome.map(|()| principal), state)
+        principal: Option<&Principal>,
+    ) -> (Result<(), Failure>, Option<RateState>) {
+        self.rates.of(principal).take(&*self.cells, client)
+    }
+
+    /// Takes a request with wrong credentials from the rate limits, so that guessing is limited like anything
+    /// else.
+    ///
+    /// # Errors
+    /// 429 when one is used up.
+    pub(crate) fn take_refused(&self, client: IpAddr) -> (Result<(), Failure>, Option<RateState>) {
+        self.rates.of_refused().take_by_address(&*self.cells, client)
     }
 
     /// Takes a place under the channel's own concurrency limit.

@@ -9,6 +9,7 @@ use std::time::Instant;
 use crosstie_model::cid::TraceContext;
 use crosstie_model::failure::{Failure, FailureKind, Origin};
 use crosstie_model::message::Principal;
+use crosstie_model::refusal::RefusedCredentials;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Version};
 
@@ -25,6 +26,7 @@ pub(crate) struct Exchange {
     pub(crate) method: Method,
     pub(crate) target: Option<PathAndQuery>,
     pub(crate) principal: Option<Arc<Principal>>,
+    pub(crate) refused: Option<Box<RefusedCredentials>>,
     pub(crate) user_agent: Option<HeaderValue>,
     pub(crate) logged_headers: Vec<(HeaderName, HeaderValue)>,
     /// Query parameters nobody may read; only where there is a query.
@@ -75,6 +77,7 @@ impl Exchange {
             bytes_in: self.bytes_in,
             bytes_out,
             principal: self.principal.as_ref(),
+            refused: self.refused.as_deref(),
             user_agent: self.user_agent.as_ref(),
             headers: &self.logged_headers,
             failure: self.failure,

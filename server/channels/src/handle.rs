@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crosstie_model::message::HttpRequest;
 use crosstie_model::{Failure, FailureKind, Fault, Origin, TraceContext};
+use crosstie_security::credentials::Presented;
 use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT,
     HOST, ORIGIN, USER_AGENT,
@@ -142,6 +143,7 @@ fn begin(peer: &Peer, head: &mut Parts, started: Instant) -> (Exchange, Destinat
         method: head.method.clone(),
         target: head.uri.path_and_query().cloned(),
         principal: None,
+        refused: None,
         user_agent: head.headers.get(USER_AGENT).cloned(),
         masked: head.uri.query().map(|_| Arc::clone(&routes.masked_parameters)),
         logged_headers: routes.logged_headers.iter().filter_map(logged).collect(),
@@ -237,9 +239,7 @@ async fn serve(
         None => Vec::new(),
         Some(text) => pairs::parse(text.as_bytes()).map_err(bad_query)?,
     };
-    let (outcome, rate) = entrance.authenticate(exchange.client, &head.headers, &query);
-    seal.rate = rate;
-    exchange.principal = outcome?;
+    identify(entrance, &Presented::now(&head.headers, &query), exchange, seal).await?;
     let mut permits: Vec<_> = entrance.acquire()?.into_iter().collect();
     if let EntranceKind::Rest { target, .. } | EntranceKind::Plain { target } = &entrance.kind {
         permits.extend(target.admit()?);
@@ -289,6 +289,29 @@ async fn serve(
         }
     };
     Ok(rest::hold(response, permits))
+}
+
+/// Finds out who sent a request, and takes it from the rate limits.
+async fn identify(
+    entrance: &Entrance,
+    presented: &Presented<'_>,
+    exchange: &mut Exchange,
+    seal: &mut Seal,
+) -> Result<(), Failure> {
+    match entrance.authenticate(presented).await {
+        Ok(principal) => {
+            let (outcome, rate) = entrance.take(exchange.client, principal.as_deref());
+            exchange.principal = principal;
+            seal.rate = rate;
+            outcome
+        }
+        Err(refusal) => {
+            let (outcome, rate) = entrance.take_refused(exchange.client);
+            exchange.refused = Some(Box::new(refusal.credentials));
+            seal.rate = rate;
+            outcome.and(Err(refusal.failure))
+        }
+    }
 }
 
 async fn decoded(

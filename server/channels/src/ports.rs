@@ -13,6 +13,7 @@ use crosstie_model::failure::{FailureKind, Origin};
 use crosstie_model::message::Principal;
 use crosstie_model::names::ServiceName;
 use crosstie_model::ports::{Blame, RateCells};
+use crosstie_model::refusal::RefusedCredentials;
 use crosstie_model::snapshot::Snapshot;
 use crosstie_security::credentials::Authenticators;
 use http::{HeaderName, HeaderValue, Method, Version};
@@ -127,6 +128,8 @@ pub struct RequestRecord<'a> {
     pub bytes_out: u64,
     /// Who sent it, once authenticated.
     pub principal: Option<&'a Arc<Principal>>,
+    /// The credentials that kept it out, if that is what did.
+    pub refused: Option<&'a RefusedCredentials>,
     /// The client's `User-Agent`.
     pub user_agent: Option<&'a HeaderValue>,
     /// The request headers named by `access_log_headers` that were present.

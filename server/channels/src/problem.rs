@@ -69,8 +69,9 @@ pub(crate) fn write_headers(failure: &Failure, headers: &mut HeaderMap) {
     {
         headers.insert(ALLOW, allow);
     }
-    if let Some(challenge) = failure.challenge.as_ref().and_then(|text| HeaderValue::from_str(text).ok()) {
-        headers.insert(WWW_AUTHENTICATE, challenge);
+    // One field each, as many clients read no more than one challenge in a field.
+    for challenge in failure.challenges.iter().filter_map(|text| HeaderValue::from_str(text).ok()) {
+        headers.append(WWW_AUTHENTICATE, challenge);
     }
     if failure.kind == FailureKind::UnsupportedMediaType {
         // RFC 9110, section 15.5.16: tells a client whose coding was the problem what to use.
@@ -138,8 +139,9 @@ mod tests {
         failure.allow = vec!["GET".into(), "HEAD".into()];
         assert_eq!(rendered(&failure).0.headers()[ALLOW], "GET, HEAD");
         let mut failure = Failure::new(FailureKind::Unauthorized, Origin::Client);
-        failure.challenge = Some("Basic realm=\"x\"".into());
-        assert_eq!(rendered(&failure).0.headers()[WWW_AUTHENTICATE], "Basic realm=\"x\"");
+        failure.challenges = vec!["Basic realm=\"x\"".into(), "Bearer".into()];
+        let rendered_headers = rendered(&failure).0.into_parts().0.headers;
+        assert!(rendered_headers.get_all(WWW_AUTHENTICATE).iter().eq(["Basic realm=\"x\"", "Bearer"]));
         let failure = Failure::new(FailureKind::UnsupportedMediaType, Origin::Client);
         assert_eq!(rendered(&failure).0.headers()[ACCEPT_ENCODING], "gzip, deflate, br, zstd");
     }

@@ -8,9 +8,11 @@
 //! up units of the earlier ones: exactness for all rules together would need a lock over all workers.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crosstie_model::definition::{RateKey, RateRule};
+use crosstie_model::message::Principal;
 use crosstie_model::ports::{RateCells, RateDecision};
 use crosstie_model::{Failure, FailureKind, Origin};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -34,11 +36,47 @@ struct Rule {
     by: RateKey,
 }
 
+/// The rate limits of one channel, by whose credentials let a request in.
+#[derive(Debug, Default)]
+pub(crate) struct EntranceRates {
+    /// For requests of channels without security.
+    open: RateLimits,
+    by_definition: Vec<(Arc<str>, RateLimits)>,
+    /// For requests that none of the credentials let in.
+    refused: RateLimits,
+}
+
 /// What the rules said, for the response's headers.
 #[derive(Debug)]
 pub(crate) struct RateState {
     policy: HeaderValue,
     state: HeaderValue,
+}
+
+impl EntranceRates {
+    /// `channel` and `security` are the owners' names with their rules.
+    pub(crate) fn new(channel: (&str, &[RateRule]), security: &[(&str, &[RateRule])]) -> Self {
+        let of = |owner: &(&str, &[RateRule])| {
+            (Arc::from(owner.0), RateLimits::new(channel, std::slice::from_ref(owner)))
+        };
+        Self {
+            open: RateLimits::new(channel, &[]),
+            by_definition: security.iter().map(of).collect(),
+            refused: RateLimits::new(channel, security),
+        }
+    }
+
+    /// The limits of requests that come from `principal`.
+    pub(crate) fn of(&self, principal: Option<&Principal>) -> &RateLimits {
+        let Some(principal) = principal else { return &self.open };
+        let own = self.by_definition.iter().find(|(name, _)| *name == principal.definition);
+        own.map_or(&self.open, |(_, limits)| limits)
+    }
+
+    /// The limits of requests that are refused. Of those only the ones that count by address apply.
+    pub(crate) fn of_refused(&self) -> &RateLimits {
+        &self.refused
+    }
 }
 
 impl RateState {
@@ -50,11 +88,11 @@ impl RateState {
 
 impl RateLimits {
     /// `channel` and `security` are the owners' names with their rules.
-    pub(crate) fn new(channel: (&str, &[RateRule]), security: Option<(&str, &[RateRule])>) -> Self {
+    pub(crate) fn new(channel: (&str, &[RateRule]), security: &[(&str, &[RateRule])]) -> Self {
         let mut rules = Vec::new();
         compile(&mut rules, "channel", channel);
-        if let Some(security) = security {
-            compile(&mut rules, "security", security);
+        for owner in security {
+            compile(&mut rules, "security", *owner);
         }
         let texts: Vec<_> = rules
             .iter()
@@ -206,7 +244,7 @@ mod tests {
         let cells = Counting::default();
         let limits = RateLimits::new(
             ("c", &[rule(10, RateKey::All), rule(3, RateKey::Address)]),
-            Some(("s", &[rule(2, RateKey::All)])),
+            &[("s", &[rule(2, RateKey::All)])],
         );
         let client: IpAddr = "192.0.2.1".parse().unwrap();
         let (outcome, state) = limits.take(&cells, client);
@@ -225,7 +263,7 @@ mod tests {
     #[test]
     fn addresses_count_apart_and_ipv6_by_network() {
         let cells = Counting::default();
-        let limits = RateLimits::new(("c", &[rule(1, RateKey::Address)]), None);
+        let limits = RateLimits::new(("c", &[rule(1, RateKey::Address)]), &[]);
         let passes = |text: &str| limits.take(&cells, text.parse().unwrap()).0.is_ok();
         assert!(passes("192.0.2.1") && passes("192.0.2.2") && !passes("192.0.2.1"));
         assert!(passes("2001:db8::1") && !passes("2001:db8::2") && passes("2001:db8:0:1::1"));
@@ -234,11 +272,30 @@ mod tests {
     #[test]
     fn wrong_credentials_use_up_only_what_their_address_has() {
         let cells = Counting::default();
-        let limits = RateLimits::new(("c", &[rule(1, RateKey::All), rule(1, RateKey::Address)]), None);
+        let limits = RateLimits::new(("c", &[rule(1, RateKey::All), rule(1, RateKey::Address)]), &[]);
         let client: IpAddr = "192.0.2.1".parse().unwrap();
         assert!(limits.take_by_address(&cells, client).0.is_ok());
         assert!(limits.take_by_address(&cells, client).0.is_err());
         assert!(limits.take(&cells, "192.0.2.2".parse().unwrap()).0.is_ok());
+    }
+
+    #[test]
+    fn each_definition_of_a_group_has_limits_of_its_own_and_guessing_counts_for_all() {
+        let cells = Counting::default();
+        let rates = EntranceRates::new(
+            ("c", &[]),
+            &[("a", &[rule(1, RateKey::All), rule(2, RateKey::Address)]), ("b", &[rule(1, RateKey::All)])],
+        );
+        let client: IpAddr = "192.0.2.1".parse().unwrap();
+        let take = |definition: &str| {
+            let principal = Principal::new(definition, "api_key");
+            rates.of(Some(&principal)).take(&cells, client).0.is_ok()
+        };
+        assert!(take("a") && !take("a") && take("b") && !take("b"));
+        assert!(rates.of(None).take(&cells, client).0.is_ok());
+        let guesses: Vec<_> =
+            (0..2).map(|_| rates.of_refused().take_by_address(&cells, client).0.is_ok()).collect();
+        assert_eq!(guesses, [true, false], "one unit was taken by the request that was let in");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::jsonrpc::JsonRpc;
 use crate::methods::{Leaf, MethodSet};
 use crate::pattern::{PathPattern, PathTrie};
 use crate::ports::{EntranceObserver, ObservedEntrance, Ports, RouteInputs};
-use crate::rate::RateLimits;
+use crate::rate::EntranceRates;
 use crate::target::{ConcurrencyLimit, Target};
 use crate::{openapi, openrpc};
 
@@ -203,7 +203,7 @@ fn builtin_entrance(
         observer,
         allow_from: Vec::new(),
         security: None,
-        rates: RateLimits::default(),
+        rates: EntranceRates::default(),
         cells: Arc::clone(&inputs.ports.rates),
         limit: None,
         cors: None,
@@ -255,17 +255,19 @@ impl Compiler<'_> {
         };
         let observed =
             ObservedEntrance { channel: name.as_str(), kind: definition.type_name(), service: None };
-        let security_rates = source
-            .security
-            .as_ref()
-            .and_then(|name| Some((name.as_str(), inputs.snapshot.security(name)?.rate_limit())));
+        let credentials = source.security.as_ref().map(|name| inputs.snapshot.credentials_for(name));
+        let security_rates: Vec<_> = credentials
+            .iter()
+            .flatten()
+            .map(|(name, definition)| (name.as_str(), definition.rate_limit()))
+            .collect();
         let body = source.max_body_bytes.unwrap_or(inputs.http.max_body_bytes);
         let entrance = Entrance {
             kind,
             observer: inputs.ports.observer.prepare(&observed),
             allow_from: source.allow_from.clone(),
             security: source.security.as_ref().and_then(|name| inputs.authenticators.find(name)),
-            rates: RateLimits::new((name.as_str(), &source.rate_limit), security_rates),
+            rates: EntranceRates::new((name.as_str(), &source.rate_limit), &security_rates),
             cells: Arc::clone(&inputs.ports.rates),
             limit: gauge(&inputs.ports, &format!("channel:{name}"), source.max_concurrency),
             cors: source.cors.as_ref().map(CorsRules::new),

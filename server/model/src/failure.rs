@@ -137,8 +137,8 @@ pub struct Failure {
     pub status: Option<u16>,
     /// Methods the path does allow (the Allow header of a 405); empty otherwise.
     pub allow: Vec<String>,
-    /// The challenge of a 401 (WWW-Authenticate); `None` otherwise.
-    pub challenge: Option<String>,
+    /// The challenges of refused credentials (WWW-Authenticate), each one that would do; empty otherwise.
+    pub challenges: Vec<String>,
 }
 
 impl Failure {
@@ -156,7 +156,7 @@ impl Failure {
             retry_after: None,
             status: None,
             allow: Vec::new(),
-            challenge: None,
+            challenges: Vec::new(),
         }
     }
 

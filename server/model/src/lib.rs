@@ -4,6 +4,7 @@
 //! Layer 0: this crate does no I/O, starts no thread and imports none of its siblings. What stands here is
 //! what at least two crates must agree on; anything only one crate needs lives in that crate.
 
+pub mod certificate;
 pub mod cid;
 pub mod definition;
 pub mod event;
@@ -13,6 +14,7 @@ pub mod message;
 pub mod names;
 pub mod outgoing;
 pub mod ports;
+pub mod refusal;
 pub mod schema;
 pub mod secret;
 pub mod settings;

@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
 
 use crate::cid::TraceContext;
 use crate::failure::Failure;
@@ -107,6 +108,53 @@ pub struct Principal {
     pub kind: &'static str,
     /// The user name, where the kind has one.
     pub username: Option<String>,
+    /// What the issuer of a token says of its bearer; empty for other kinds.
+    pub claims: Map<String, Value>,
+    /// What a token allows; empty for other kinds.
+    pub scopes: Vec<String>,
+    /// The certificate, for kinds that demand one.
+    pub certificate: Option<Certificate>,
+}
+
+impl Principal {
+    /// A caller that `definition` of type `kind` let in, of whom nothing more is known.
+    #[must_use]
+    pub fn new(definition: impl Into<Arc<str>>, kind: &'static str) -> Self {
+        Self {
+            definition: definition.into(),
+            kind,
+            username: None,
+            claims: Map::new(),
+            scopes: Vec::new(),
+            certificate: None,
+        }
+    }
+
+    /// The same caller with a user name.
+    #[must_use]
+    pub fn named(mut self, username: impl Into<String>) -> Self {
+        self.username = Some(username.into());
+        self
+    }
+}
+
+/// A client's verified certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Its subject (RFC 4514).
+    pub subject: String,
+    /// Who issued it (RFC 4514).
+    pub issuer: String,
+    /// Its other names, as `dns:…`, `email:…`, `uri:…` and `ip:…`, in its order.
+    pub sans: Vec<String>,
+    /// Its serial number in hexadecimal, as its authority wrote it.
+    pub serial: String,
+    /// The SHA-256 of all of it, in hexadecimal.
+    pub fingerprint: String,
+    /// From when on it is valid.
+    pub not_before: OffsetDateTime,
+    /// Until when it is valid.
+    pub not_after: OffsetDateTime,
 }
 
 /// A successful answer.

@@ -102,6 +102,16 @@ impl Snapshot {
         }
     }
 
+    /// The definitions whose credentials open a channel that demands `name`, in the order in which they are
+    /// tried: the one of that name, or the members of a group. Those that do not exist are left out.
+    #[must_use]
+    pub fn credentials_for<'s>(
+        &'s self,
+        name: &'s DefinitionName,
+    ) -> Vec<(&'s DefinitionName, &'s SecurityDefinition)> {
+        self.security(name).map(|definition| (name, definition)).into_iter().collect()
+    }
+
     /// All channels: the explicit ones, then those declared in code that no explicit one of the same name
     /// overrides, each in the order of their names. Several services that declare JSON-RPC at one path
     /// share one channel, named after the path.

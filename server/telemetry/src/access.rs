@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use crosstie_model::message::Principal;
+use crosstie_model::refusal::RefusedCredentials;
 use crosstie_model::settings::{BodyFormat, LogSettings};
 use crosstie_model::{Cid, ServiceName};
 use http::{HeaderName, HeaderValue, Method, Version};
@@ -70,6 +71,8 @@ pub struct AccessRecord {
     pub micros: u64,
     /// Who sent it, once authenticated.
     pub principal: Option<Arc<Principal>>,
+    /// The credentials that kept it out, if that is what did.
+    pub refused: Option<Box<RefusedCredentials>>,
     /// The User-Agent header.
     pub user_agent: Option<HeaderValue>,
     /// Headers that `[http] access_log_headers` asks for.
@@ -242,6 +245,10 @@ impl Serialize for AccessRecord {
             if let Some(username) = &principal.username {
                 map.serialize_entry("username", username)?;
             }
+        }
+        if let Some(refused) = &self.refused {
+            map.serialize_entry("security", &refused.definition)?;
+            map.serialize_entry("refused", refused.reason.as_str())?;
         }
         if let Some(agent) = &self.user_agent {
             map.serialize_entry("user_agent", cut(&String::from_utf8_lossy(agent.as_bytes())))?;

@@ -65,6 +65,7 @@ fn request(number: usize) -> AccessRecord {
         bytes_out: 0,
         micros: 1,
         principal: None,
+        refused: None,
         user_agent: None,
         headers: Vec::new(),
     }

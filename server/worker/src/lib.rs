@@ -17,6 +17,7 @@ mod observe;
 mod outbox;
 mod pickup;
 mod ports;
+mod refusals;
 mod server;
 mod singleton;
 mod status;

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crosstie_api::host::CertificateEnd;
 use crosstie_channels::ports::{EntranceObserver, ObservedEntrance, RequestObserver, RequestRecord};
 use crosstie_model::ServiceName;
+use crosstie_model::certificate::{CertificateEnd, EXPIRY_METRIC};
 use crosstie_model::settings::ServerSettings;
 use crosstie_process::shm::Segment;
 use crosstie_security::tls;
@@ -21,11 +21,13 @@ use crosstie_telemetry::{
 use tokio::runtime::Handle;
 
 use crate::follow::Standing;
+use crate::refusals::Refusals;
 
 /// Access log, metrics and traces of one worker.
 pub(crate) struct Telemetry {
     access: AccessLog,
     metrics: Metrics,
+    refusals: Arc<Refusals>,
     traces: Option<Traces>,
 }
 
@@ -63,7 +65,7 @@ impl Telemetry {
                 Some(Traces { exporter: Exporter::start(options, runtime), sampler })
             }
         };
-        Ok(Self { access, metrics, traces })
+        Ok(Self { access, refusals: Arc::new(Refusals::new(metrics.clone())), metrics, traces })
     }
 
     /// Counts in the server's metrics what this process's queues had to drop.
@@ -84,6 +86,7 @@ impl RequestObserver for Telemetry {
             kind: entrance.kind,
             counts: self.metrics.channel(entrance.channel, service),
             access: self.access.clone(),
+            refusals: Arc::clone(&self.refusals),
             traces: self.traces.clone(),
         })
     }
@@ -96,6 +99,7 @@ struct Entrance {
     kind: &'static str,
     counts: ChannelMetrics,
     access: AccessLog,
+    refusals: Arc<Refusals>,
     traces: Option<Traces>,
 }
 
@@ -138,6 +142,9 @@ impl EntranceObserver for Entrance {
         if let Some(traces) = &self.traces {
             self.span(traces, record, time);
         }
+        if let Some(refused) = record.refused {
+            self.refusals.tell(refused, &self.channel, record);
+        }
         if !self.access.is_enabled() {
             return;
         }
@@ -158,6 +165,7 @@ impl EntranceObserver for Entrance {
             bytes_out: record.bytes_out,
             micros: u64::try_from(record.elapsed.as_micros()).unwrap_or(u64::MAX),
             principal: record.principal.cloned(),
+            refused: record.refused.cloned().map(Box::new),
             user_agent: record.user_agent.cloned(),
             headers: record.headers.to_vec(),
         });
@@ -170,7 +178,7 @@ fn certificate_ends(standing: &Standing) -> Gauge {
         value: f64::from(u32::try_from(end.unix_seconds()).unwrap_or_default()),
     };
     Gauge {
-        name: "crosstie_certificate_expiry_seconds",
+        name: EXPIRY_METRIC,
         help: "When a certificate this server uses ends, in seconds since 1970.",
         samples: standing.membership.certificates().iter().map(sample).collect(),
     }

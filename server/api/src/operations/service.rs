@@ -125,11 +125,7 @@ impl Operations {
             payload,
             raw,
             http: None,
-            principal: Some(Arc::new(Principal {
-                definition: "management".into(),
-                kind: "management",
-                username: Some(caller.name.clone()),
-            })),
+            principal: Some(Arc::new(Principal::new("management", "management").named(caller.name.as_str()))),
             deadline: Instant::now() + limit,
             depth: 0,
         };

@@ -163,7 +163,7 @@ impl Request<'_> {
         units: Units,
     ) -> Result<Box<RawValue>, Failure> {
         if units == Units::Due {
-            self.entrance.rates.take(&*self.entrance.cells, self.client).0?;
+            self.entrance.take(self.client, self.principal.map(|principal| &**principal)).0?;
         }
         let _permit = target.admit()?;
         let message = Message {

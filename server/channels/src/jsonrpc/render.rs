@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_refused_request_keeps_its_status_and_header_fields() {
         let mut failure = Failure::new(FailureKind::Unauthorized, Origin::Client);
-        failure.challenge = Some("Basic realm=\"x\"".into());
+        failure.challenges = vec!["Basic realm=\"x\"".into()];
         let response = render_failure(&failure, Cid::random());
         assert_eq!(response.status(), 401);
         assert!(response.headers().contains_key("www-authenticate"));

@@ -1,5 +1,6 @@
 use crosstie_model::FailureKind;
 use crosstie_model::definition::DefinitionKind;
+use crosstie_model::refusal::RefusalReason;
 use serde_json::json;
 
 use crate::support::{Setup, eventually};
@@ -40,6 +41,26 @@ fn every_request_is_reported_once_with_all_that_is_known() {
     assert_eq!(seen.user_agent.as_deref(), Some("test/1"));
     assert_eq!(seen.headers, [("x-tenant".to_owned(), "t1".to_owned())]);
     assert_eq!(Some(seen.cid.as_str()), answer.header("x-crosstie-cid"));
+}
+
+#[test]
+fn refused_credentials_are_reported_with_their_reason() {
+    let server = setup()
+        .channel("keys", json!({"type": "http", "path": "/keys", "service": "echo", "security": "clients"}))
+        .start();
+    let mut client = server.connect();
+    let attempts = [("", RefusalReason::Missing), ("?key=wrong", RefusalReason::Wrong)];
+    for (index, (query, reason)) in attempts.into_iter().enumerate() {
+        assert_eq!(client.get(&format!("/keys{query}"), "").status, 401);
+        let seen = server.fakes().seen_at_least(index + 1).pop().unwrap();
+        assert_eq!((seen.principal, seen.refused), (None, Some(("clients".to_owned(), reason))));
+    }
+    let key = form_urlencoded::Serializer::new(String::new())
+        .append_pair("key", &std::env::var("PATH").unwrap())
+        .finish();
+    assert_eq!(client.get(&format!("/keys?{key}"), "").status, 200);
+    let seen = server.fakes().seen_at_least(3).pop().unwrap();
+    assert_eq!((seen.principal.as_deref(), seen.refused), (Some("clients"), None));
 }
 
 #[test]

@@ -90,7 +90,8 @@ fn told(error: &Bound<'_, PyAny>) -> PyResult<Failure> {
     failure.faults = faults.into_iter().map(|(pointer, detail)| Fault { pointer, detail }).collect();
     let retry_after: Option<f64> = error.getattr(intern!(py, "retry_after"))?.extract()?;
     failure.retry_after = retry_after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    failure.challenge = error.getattr(intern!(py, "challenge"))?.extract()?;
+    let challenge: Option<String> = error.getattr(intern!(py, "challenge"))?.extract()?;
+    failure.challenges = challenge.into_iter().collect();
     failure.allow = error.getattr(intern!(py, "allow"))?.extract()?;
     Ok(failure)
 }
@@ -138,7 +139,8 @@ fn raise(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
         failure.faults.iter().map(|fault| (fault.pointer.as_str(), fault.detail.as_str())).collect();
     more.set_item("faults", faults)?;
     more.set_item("retry_after", failure.retry_after.map(|after| after.as_secs_f64()))?;
-    more.set_item("challenge", failure.challenge.as_deref())?;
+    // A list of challenges may stand in one field (RFC 9110, section 11.6.1).
+    more.set_item("challenge", (!failure.challenges.is_empty()).then(|| failure.challenges.join(", ")))?;
     more.set_item("allow", &failure.allow)?;
     Ok(PyErr::from_value(class.call((failure.text.as_str(),), Some(&more))?))
 }

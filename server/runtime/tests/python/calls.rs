@@ -90,11 +90,7 @@ class Show(Service):
         .header("user-agent", "tests")
         .header("x-a", "1")
         .header("x-a", "2");
-    asked.message.principal = Some(Arc::new(Principal {
-        definition: "crm.clients".into(),
-        kind: "basic_auth",
-        username: Some("crm".into()),
-    }));
+    asked.message.principal = Some(Arc::new(Principal::new("crm.clients", "basic_auth").named("crm")));
     let body = r#"{"a":1,"b":[true,null,1.5,"ü",12345678901234567890]}"#;
     assert_eq!(
         world.json("show", asked).await,
@@ -263,7 +259,7 @@ class Raise(Service):
     assert_eq!((faults.faults[0].pointer.as_str(), faults.faults[0].detail.as_str()), ("/a", "is odd"));
     let unauthorized =
         ask(json!({"kind": "Unauthorized", "args": ["CID", "who?", "Basic realm=\"x\""]})).await;
-    assert_eq!(unauthorized.challenge.as_deref(), Some("Basic realm=\"x\""));
+    assert_eq!(unauthorized.challenges, ["Basic realm=\"x\""]);
     let busy =
         ask(json!({"kind": "ServiceUnavailable", "args": ["later"], "more": {"retry_after": 2.5}})).await;
     assert_eq!(busy.retry_after, Some(std::time::Duration::from_millis(2500)));

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use crosstie_model::definition::{ApiKey, ApiKeyLocation};
 use crosstie_model::message::Principal;
+use crosstie_model::refusal::RefusalReason;
 use crosstie_model::secret::SecretValue;
-use http::HeaderMap;
 
+use super::authenticator::Verdict;
 use super::comparison::Expected;
+use super::denial::Denial;
+use super::presented::Presented;
 
 /// One key and where it is expected.
 #[derive(Debug)]
@@ -36,34 +39,32 @@ impl ApiKeyCheck {
         }
     }
 
-    pub(super) fn challenge(&self) -> &str {
-        &self.challenge
-    }
-
-    /// The principal, if the request has exactly one such header or parameter and it holds the key.
-    pub(super) fn authenticate(
-        &self,
-        headers: &HeaderMap,
-        query: &[(String, String)],
-    ) -> Option<Arc<Principal>> {
-        let right = match self.location {
+    /// Lets in a request that has exactly one such header or parameter, and that holds the key.
+    pub(super) fn authenticate(&self, presented: &Presented<'_>) -> Verdict {
+        let outcome = match self.location {
             ApiKeyLocation::Header => {
-                self.matches_only(headers.get_all(self.name.as_str()).iter().map(|value| value.as_bytes()))
+                let fields = presented.headers.get_all(self.name.as_str());
+                self.compare(fields.iter().map(|value| value.as_bytes()))
             }
             ApiKeyLocation::Query => {
-                let named = query.iter().filter(|(name, _)| *name == self.name);
-                self.matches_only(named.map(|(_, value)| value.as_bytes()))
+                let named = presented.query.iter().filter(|(name, _)| *name == self.name);
+                self.compare(named.map(|(_, value)| value.as_bytes()))
             }
         };
-        right.then(|| Arc::clone(&self.principal))
+        match outcome {
+            Ok(()) => Ok(Arc::clone(&self.principal)),
+            Err(reason) => Err(Denial::unauthorized(reason, self.challenge.as_str())),
+        }
     }
 
     /// Two keys in one request are refused even if both are right: which one a proxy in front checked is
     /// anybody's guess.
-    fn matches_only<'a>(&self, mut values: impl Iterator<Item = &'a [u8]>) -> bool {
+    fn compare<'a>(&self, mut values: impl Iterator<Item = &'a [u8]>) -> Result<(), RefusalReason> {
         match (values.next(), values.next()) {
-            (Some(value), None) => bool::from(self.key.matches(value)),
-            _ => false,
+            (None, _) => Err(RefusalReason::Missing),
+            (Some(_), Some(_)) => Err(RefusalReason::Malformed),
+            (Some(value), None) if bool::from(self.key.matches(value)) => Ok(()),
+            (Some(_), None) => Err(RefusalReason::Wrong),
         }
     }
 }
@@ -71,12 +72,20 @@ impl ApiKeyCheck {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
+    use http::{HeaderMap, HeaderName, HeaderValue};
 
     fn check(location: &str, name: &str) -> ApiKeyCheck {
         let body = serde_json::from_value(serde_json::json!({"in": location, "name": name})).unwrap();
-        let principal = Arc::new(Principal { definition: "k".into(), kind: "api_key", username: None });
+        let principal = Arc::new(Principal::new("k", "api_key"));
         ApiKeyCheck::new(&body, &SecretValue::new(b"s3cret".as_slice()), principal)
+    }
+
+    fn ask(
+        check: &ApiKeyCheck,
+        headers: &HeaderMap,
+        query: &[(String, String)],
+    ) -> Result<(), RefusalReason> {
+        check.authenticate(&Presented::now(headers, query)).map(drop).map_err(|denial| denial.reason)
     }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -93,25 +102,30 @@ mod tests {
     #[test]
     fn a_key_in_a_header_is_found_whatever_the_case_of_its_name() {
         let check = check("header", "X-API-Key");
-        assert!(check.authenticate(&headers(&[("x-api-key", "s3cret")]), &[]).is_some());
-        assert!(check.authenticate(&headers(&[("x-api-key", "s3cres")]), &[]).is_none());
-        assert!(check.authenticate(&headers(&[]), &query(&[("X-API-Key", "s3cret")])).is_none());
-        assert_eq!(check.challenge(), r#"ApiKey realm="crosstie", in="header", name="X-API-Key""#);
+        assert_eq!(ask(&check, &headers(&[("x-api-key", "s3cret")]), &[]), Ok(()));
+        assert_eq!(ask(&check, &headers(&[("x-api-key", "s3cres")]), &[]), Err(RefusalReason::Wrong));
+        let elsewhere = query(&[("X-API-Key", "s3cret")]);
+        assert_eq!(ask(&check, &headers(&[]), &elsewhere), Err(RefusalReason::Missing));
+        let denial = check.authenticate(&Presented::now(&HeaderMap::new(), &[])).unwrap_err();
+        let challenge = r#"ApiKey realm="crosstie", in="header", name="X-API-Key""#;
+        assert_eq!(denial.challenge.as_deref(), Some(challenge));
     }
 
     #[test]
     fn a_key_in_the_query_is_found_by_its_exact_name() {
         let check = check("query", "key");
-        assert!(check.authenticate(&headers(&[]), &query(&[("a", "b"), ("key", "s3cret")])).is_some());
-        assert!(check.authenticate(&headers(&[]), &query(&[("KEY", "s3cret")])).is_none());
-        assert!(check.authenticate(&headers(&[("key", "s3cret")]), &[]).is_none());
+        let missing = Err(RefusalReason::Missing);
+        assert_eq!(ask(&check, &headers(&[]), &query(&[("a", "b"), ("key", "s3cret")])), Ok(()));
+        assert_eq!(ask(&check, &headers(&[]), &query(&[("KEY", "s3cret")])), missing);
+        assert_eq!(ask(&check, &headers(&[("key", "s3cret")]), &[]), missing);
     }
 
     #[test]
     fn several_keys_are_refused_even_when_one_is_right() {
         let twice = headers(&[("x-api-key", "s3cret"), ("x-api-key", "s3cret")]);
-        assert!(check("header", "X-API-Key").authenticate(&twice, &[]).is_none());
+        let malformed = Err(RefusalReason::Malformed);
+        assert_eq!(ask(&check("header", "X-API-Key"), &twice, &[]), malformed);
         let twice = query(&[("key", "s3cret"), ("key", "other")]);
-        assert!(check("query", "key").authenticate(&headers(&[]), &twice).is_none());
+        assert_eq!(ask(&check("query", "key"), &headers(&[]), &twice), malformed);
     }
 }

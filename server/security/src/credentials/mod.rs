@@ -7,23 +7,29 @@
 //! A security type is one file beside this one plus one line in `compile`.
 
 mod api_key;
+mod authenticator;
 mod basic;
 mod comparison;
+mod denial;
+mod presented;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crosstie_model::Snapshot;
 use crosstie_model::definition::{
     DefinitionBody, DefinitionId, DefinitionKind, DefinitionName, SecurityDefinition,
 };
 use crosstie_model::message::Principal;
 use crosstie_model::secret::{SecretRef, SecretValue};
-use crosstie_model::{Failure, FailureKind, Origin, Snapshot};
-use http::HeaderMap;
 
 use crate::secret::{SecretError, SecretResolver};
 use api_key::ApiKeyCheck;
+pub use authenticator::Authenticator;
+use authenticator::Check;
 use basic::BasicCheck;
+pub use denial::Refusal;
+pub use presented::{Presented, ShownCertificate};
 
 /// A security definition that cannot be enforced because a secret of it has no value on this server.
 #[derive(Debug, thiserror::Error)]
@@ -42,18 +48,6 @@ pub struct Authenticators {
     by_name: HashMap<DefinitionName, Arc<Authenticator>>,
     query_parameters: Arc<BTreeSet<String>>,
     header_names: BTreeSet<String>,
-}
-
-/// One security definition, ready to check requests. A route keeps the ones it needs.
-#[derive(Debug)]
-pub struct Authenticator(Check);
-
-#[derive(Debug)]
-enum Check {
-    Basic(BasicCheck),
-    ApiKey(ApiKeyCheck),
-    /// A secret has no value here: nobody gets in, and callers learn that it is not their doing.
-    Unavailable,
 }
 
 impl Authenticators {
@@ -97,7 +91,8 @@ impl Authenticators {
                 faults.push(CredentialFault { name: name.clone(), source });
                 Check::Unavailable
             });
-            all.by_name.insert(name.clone(), Arc::new(Authenticator(check)));
+            let authenticator = Authenticator::new(name.to_shared(), security.type_name(), check);
+            all.by_name.insert(name.clone(), Arc::new(authenticator));
         }
         all.query_parameters = Arc::new(query_parameters);
         all.header_names = header_names;
@@ -108,22 +103,6 @@ impl Authenticators {
     #[must_use]
     pub fn find(&self, name: &DefinitionName) -> Option<Arc<Authenticator>> {
         self.by_name.get(name).map(Arc::clone)
-    }
-
-    /// Checks a request against the definition `name`: its headers and its decoded query parameters.
-    ///
-    /// # Errors
-    /// 401 with a challenge; 503 when the definition does not exist or cannot be enforced here.
-    pub fn authenticate(
-        &self,
-        name: &DefinitionName,
-        headers: &HeaderMap,
-        query: &[(String, String)],
-    ) -> Result<Arc<Principal>, Failure> {
-        match self.by_name.get(name) {
-            Some(authenticator) => authenticator.authenticate(headers, query),
-            None => Err(unavailable()),
-        }
     }
 
     /// Names of query parameters that carry keys: whoever writes a query down masks their values. Cheap to
@@ -140,65 +119,35 @@ impl Authenticators {
     }
 }
 
-impl Authenticator {
-    /// Checks a request: its headers and its decoded query parameters.
-    ///
-    /// # Errors
-    /// 401 with a challenge; 503 when the definition cannot be enforced here.
-    pub fn authenticate(
-        &self,
-        headers: &HeaderMap,
-        query: &[(String, String)],
-    ) -> Result<Arc<Principal>, Failure> {
-        let (verdict, challenge) = match &self.0 {
-            Check::Basic(check) => (check.authenticate(headers), check.challenge()),
-            Check::ApiKey(check) => (check.authenticate(headers, query), check.challenge()),
-            Check::Unavailable => return Err(unavailable()),
-        };
-        verdict.ok_or_else(|| {
-            let mut failure = Failure::new(FailureKind::Unauthorized, Origin::Client);
-            failure.challenge = Some(challenge.to_owned());
-            failure
-        })
-    }
-}
-
 /// The registry of security types.
 fn compile(
     name: &DefinitionName,
     security: &SecurityDefinition,
     resolve: &dyn Fn(&SecretRef) -> Result<SecretValue, SecretError>,
 ) -> Result<Check, SecretError> {
-    let principal = |username: Option<&str>| {
-        Arc::new(Principal {
-            definition: name.to_shared(),
-            kind: security.type_name(),
-            username: username.map(str::to_owned),
-        })
-    };
+    let principal = || Principal::new(name.to_shared(), security.type_name());
     Ok(match security {
         SecurityDefinition::BasicAuth(body) => {
             let password = resolve(&body.password)?;
-            Check::Basic(BasicCheck::new(body, &password, principal(Some(&body.username))))
+            let principal = principal().named(body.username.as_str());
+            Check::Basic(BasicCheck::new(body, &password, Arc::new(principal)))
         }
         SecurityDefinition::ApiKey(body) => {
             let key = resolve(&body.key)?;
-            Check::ApiKey(ApiKeyCheck::new(body, &key, principal(None)))
+            Check::ApiKey(ApiKeyCheck::new(body, &key, Arc::new(principal())))
         }
         // Outgoings alone present these; no channel that names one opens.
         SecurityDefinition::Bearer(_) | SecurityDefinition::Oauth2ClientCredentials(_) => Check::Unavailable,
     })
 }
 
-fn unavailable() -> Failure {
-    Failure::new(FailureKind::Unavailable, Origin::Platform)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cluster_key::ClusterKey;
-    use crosstie_model::Definition;
+    use crosstie_model::refusal::RefusalReason;
+    use crosstie_model::{Definition, FailureKind};
+    use http::HeaderMap;
     use serde_json::json;
     use std::path::PathBuf;
 
@@ -217,12 +166,17 @@ mod tests {
         SecretResolver::new(Arc::new(ClusterKey::generate().unwrap()), PathBuf::from("/nowhere"))
     }
 
-    fn name(text: &str) -> DefinitionName {
-        DefinitionName::new(text).unwrap()
+    async fn ask(
+        all: &Authenticators,
+        name: &str,
+        query: &[(String, String)],
+    ) -> Result<Arc<Principal>, Box<Refusal>> {
+        let authenticator = all.find(&DefinitionName::new(name).unwrap()).unwrap();
+        authenticator.authenticate(&Presented::now(&HeaderMap::new(), query)).await
     }
 
-    #[test]
-    fn a_definition_without_its_secret_lets_nobody_in_and_harms_no_other() {
+    #[tokio::test]
+    async fn a_definition_without_its_secret_lets_nobody_in_and_harms_no_other() {
         let snapshot = snapshot(&[
             ("good", json!({"type": "api_key", "in": "query", "name": "key", "key": "env:PATH"})),
             ("bad", json!({"type": "api_key", "name": "X-Bad", "key": "env:CROSSTIE_NOT_SET_ANYWHERE"})),
@@ -233,17 +187,19 @@ mod tests {
 
         let (all, faults) = Authenticators::build_available(&snapshot, &resolver());
         assert_eq!(faults.len(), 1);
-        let refused = all.authenticate(&name("bad"), &HeaderMap::new(), &[]).unwrap_err();
-        assert_eq!((refused.kind, refused.challenge), (FailureKind::Unavailable, None));
+        let refused = ask(&all, "bad", &[]).await.unwrap_err();
+        assert_eq!((refused.failure.kind, refused.failure.challenges), (FailureKind::Unavailable, vec![]));
+        assert_eq!(refused.credentials.reason, RefusalReason::Unavailable);
         let key = std::env::var("PATH").unwrap();
-        assert!(all.authenticate(&name("good"), &HeaderMap::new(), &[("key".into(), key)]).is_ok());
+        assert!(ask(&all, "good", &[("key".into(), key)]).await.is_ok());
     }
 
-    #[test]
-    fn a_definition_that_does_not_exist_lets_nobody_in() {
-        let all = Authenticators::build(&Snapshot::default(), &resolver()).unwrap();
-        let refused = all.authenticate(&name("absent"), &HeaderMap::new(), &[]).unwrap_err();
-        assert_eq!(refused.kind, FailureKind::Unavailable);
+    #[tokio::test]
+    async fn what_only_outgoings_present_lets_nobody_in_and_needs_no_secret_here() {
+        let token = json!({"type": "bearer", "token": "env:CROSSTIE_NOT_SET_ANYWHERE"});
+        let all = Authenticators::build(&snapshot(&[("token", token)]), &resolver()).unwrap();
+        let refused = ask(&all, "token", &[]).await.unwrap_err();
+        assert_eq!(refused.failure.kind, FailureKind::Unavailable);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
+use crosstie_model::refusal::RefusalReason;
+
 use super::*;
 
 fn record(number: u64) -> AccessRecord {
@@ -23,11 +25,8 @@ fn record(number: u64) -> AccessRecord {
         bytes_in: 0,
         bytes_out: 512,
         micros: 1234,
-        principal: Some(Arc::new(Principal {
-            definition: "crm.clients".into(),
-            kind: "basic_auth",
-            username: Some("crm".to_owned()),
-        })),
+        principal: Some(Arc::new(Principal::new("crm.clients", "basic_auth").named("crm"))),
+        refused: None,
         user_agent: Some(HeaderValue::from_static("curl/8")),
         headers: vec![(HeaderName::from_static("x-tenant"), HeaderValue::from_static("acme"))],
     }
@@ -53,6 +52,22 @@ fn a_request_is_one_line_of_json_without_its_key() {
             r#""username":"crm","user_agent":"curl/8","header.x-tenant":"acme"}"#
         )]
     );
+}
+
+#[test]
+fn a_refused_request_says_which_credentials_and_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = AccessLog::open(directory.path(), &LogSettings::default()).unwrap();
+    let refused = RefusedCredentials {
+        definition: "shop.tokens".into(),
+        kind: "jwt",
+        reason: RefusalReason::Expired,
+        username: None,
+    };
+    log.record(AccessRecord { principal: None, refused: Some(Box::new(refused)), status: 401, ..record(7) });
+    drop(log);
+    let line = lines(directory.path()).remove(0);
+    assert!(line.contains(r#""security":"shop.tokens","refused":"expired","user_agent""#), "{line}");
 }
 
 #[test]

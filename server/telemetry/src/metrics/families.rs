@@ -108,6 +108,21 @@ pub(super) const FAMILIES: &[Family] = &[
     counters::LOG_DROPPED,
     counters::SPANS_DROPPED,
     counters::SPANS_EXPORTED,
+    /// Refused credentials. Labels `security`, the definition, and `reason`.
+    pub const REFUSED_CREDENTIALS: Family = Family::counter(
+        "crosstie_refused_credentials_total",
+        "Requests whose credentials were missing or refused, by security definition and reason.",
+    );
+    /// Calls of external systems that were tried again. Labels `outgoing` and `type`.
+    pub const OUTGOING_RETRIES: Family = Family::counter(
+        "crosstie_outgoing_retries_total",
+        "Calls of external systems that were tried again, by outgoing and type.",
+    );
+    /// Connections to external systems. Labels `outgoing`, `type` and `outcome`: `opened`, `failed`.
+    pub const OUTGOING_CONNECTIONS: Family = Family::counter(
+        "crosstie_outgoing_connections_total",
+        "Connections to external systems, by outgoing, type and what became of the attempt.",
+    );
     counters::DEPLOYMENTS,
     counters::SNAPSHOTS,
     counters::BUS_CONNECTIONS,
@@ -129,6 +144,11 @@ pub(super) const BUCKETS: &[(u64, &str)] = &[
     (25_000, "0.025"),
     (50_000, "0.05"),
     (100_000, "0.1"),
+    counters::REFUSED_CREDENTIALS,
+    OUTGOING_CALLS,
+    OUTGOING_DURATION,
+    counters::OUTGOING_RETRIES,
+    counters::OUTGOING_CONNECTIONS,
     (250_000, "0.25"),
     (500_000, "0.5"),
     (1_000_000, "1"),

@@ -14,6 +14,7 @@ use crosstie_channels::ports::{
 use crosstie_model::message::{Message, Payload, Reply, ReplyBody, ReplyStream};
 use crosstie_model::names::{ServiceName, UnitName};
 use crosstie_model::ports::{Blame, BlameSlot, LoadedService, RateCells, RateDecision, ServiceDirectory};
+use crosstie_model::refusal::RefusalReason;
 use crosstie_model::unit::ServiceDescription;
 use crosstie_model::{Failure, FailureKind, Fault, Origin};
 use serde_json::{Value, json};
@@ -227,6 +228,7 @@ pub(crate) struct Seen {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) principal: Option<String>,
+    pub(crate) refused: Option<(String, RefusalReason)>,
     pub(crate) user_agent: Option<String>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) failure: Option<FailureKind>,
@@ -342,6 +344,7 @@ impl EntranceObserver for Entrance {
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
             principal: record.principal.map(|principal| principal.definition.to_string()),
+            refused: record.refused.map(|refused| (refused.definition.to_string(), refused.reason)),
             user_agent: record.user_agent.map(text),
             headers: record.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
             failure: record.failure.map(|(kind, _)| kind),
