@@ -70,8 +70,7 @@ impl TrustedProxies {
         let believed = self.believes(peer, neighbour);
         let hearsay = |name: &&HeaderName| {
             let name = name.as_str();
-            name.starts_with(CERTIFICATE)
-                || (!believed && FORWARDED.iter().any(|prefix| name.starts_with(prefix)))
+            begins(name, CERTIFICATE) || (!believed && FORWARDED.iter().any(|prefix| begins(name, prefix)))
         };
         // Nearly always there is none, and nothing is allocated.
         while let Some(name) = headers.keys().find(hearsay).cloned() {
@@ -114,6 +113,13 @@ impl TrustedProxies {
     }
 }
 
+/// Whether `name` begins with `prefix`. An underscore counts as a hyphen: what services hand headers on to, such
+/// as anything in the manner of CGI, may not tell them apart.
+fn begins(name: &str, prefix: &str) -> bool {
+    let same = |(byte, wanted): (u8, u8)| byte == wanted || (byte == b'_' && wanted == b'-');
+    name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(same)
+}
+
 /// An address, with a port or in brackets as some proxies write it.
 fn parse_address(entry: &str) -> Option<IpAddr> {
     let entry = entry.trim();
@@ -145,9 +151,15 @@ mod tests {
 
     fn said() -> HeaderMap {
         let mut headers = HeaderMap::new();
-        for name in
-            ["x-forwarded-for", "x-forwarded-host", "forwarded", "x-ssl-client-dn", "x-ssl-client-cert"]
-        {
+        for name in [
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x_forwarded_for",
+            "forwarded",
+            "x-ssl-client-dn",
+            "x_ssl_client-verify",
+            "x-ssl-client-cert",
+        ] {
             headers.append(HeaderName::from_static(name), "192.0.2.9".parse().unwrap());
         }
         headers.append("host", "a".parse().unwrap());
@@ -167,8 +179,8 @@ mod tests {
     fn what_a_stranger_says_of_clients_reaches_no_service() {
         assert_eq!(left("192.0.2.1", Neighbour::Anybody), ["host"]);
         let proxy = left("10.0.0.1", Neighbour::Anybody);
-        assert_eq!(proxy, ["forwarded", "host", "x-forwarded-for", "x-forwarded-host"]);
-        assert_eq!(left("192.0.2.1", Neighbour::LoadBalancer).len(), 6);
+        assert_eq!(proxy, ["forwarded", "host", "x-forwarded-for", "x-forwarded-host", "x_forwarded_for"]);
+        assert_eq!(left("192.0.2.1", Neighbour::LoadBalancer).len(), 8);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use super::connection::carry;
 use super::tracking::ConnectionState;
 use super::{Shared, Transport};
+use crate::client_address::Neighbour;
 
 /// First pause while this worker may not accept; doubles up to [`LONGEST_PAUSE`]. Other workers' figures
 /// change without notice, so they have to be asked; at 40 ms that costs 25 cheap wake-ups a second, and only
@@ -36,7 +37,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, transport
         match accepted {
             Ok((stream, peer)) => {
                 short = false;
-                let guard = Guard::enter(&shared);
+                let guard = Guard::enter(&shared, Neighbour::behind(&transport));
                 let (shared, transport) = (Arc::clone(&shared), transport.clone());
                 tokio::spawn(async move {
                     carry(shared, transport, stream, peer, Arc::clone(&guard.state)).await;
@@ -97,9 +98,9 @@ struct Guard {
 }
 
 impl Guard {
-    fn enter(shared: &Arc<Shared>) -> Self {
+    fn enter(shared: &Arc<Shared>, neighbour: Neighbour) -> Self {
         shared.share.opened();
-        Self { shared: Arc::clone(shared), state: shared.connections.enter() }
+        Self { shared: Arc::clone(shared), state: shared.connections.enter(neighbour) }
     }
 }
 

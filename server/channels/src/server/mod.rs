@@ -3,7 +3,7 @@
 //! Everything runs on the tokio runtime that [`HttpServer::listen`] is called in, one task per connection.
 //! Life: serving → [`HttpServer::drain`] → [`HttpServer::drained`]. A draining server accepts nothing, says
 //! `Connection: close` (HTTP/2: GOAWAY) with its next responses, and closes idle connections only after the
-//! linger, which is longer than a load balancer keeps idle ones.
+//! linger, those of a load balancer never: it closes them itself.
 
 mod accept;
 mod connection;
@@ -44,7 +44,8 @@ pub struct HttpServerOptions {
     pub routes: Arc<Staged<Routes>>,
     /// This worker's part of the connections.
     pub share: Arc<dyn ConnectionShare>,
-    /// How long idle connections stay open once draining began (`drain_linger_s`).
+    /// How long idle connections stay open once draining began (`drain_linger_s`); those of load balancers
+    /// until the other end closes them.
     pub drain_linger: Duration,
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::client_address::Neighbour;
 use crate::ports::ConnectionShare;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
@@ -60,6 +61,7 @@ pub(crate) enum Purpose {
 pub(crate) struct ConnectionState {
     server: Arc<Connections>,
     id: u64,
+    neighbour: Neighbour,
     http2: AtomicBool,
     in_flight: AtomicU32,
     /// Since when it is idle, when nothing is in flight.
@@ -95,7 +97,7 @@ pub(super) struct Patience {
     pub(super) idle: Duration,
     /// For a peer that takes no bytes.
     pub(super) stalled: Duration,
-    /// For idle connections of a draining server.
+    /// For idle connections of a draining server, unless they are a load balancer's.
     pub(super) linger: Duration,
 }
 
@@ -110,6 +112,7 @@ impl Patience {
 /// A connection's figures at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Figures {
+    pub(super) neighbour: Neighbour,
     pub(super) protocol: Protocol,
     pub(super) in_flight: u32,
     pub(super) idle_ms: u64,
@@ -133,11 +136,16 @@ pub(super) fn verdict(figures: &Figures, patience: &Patience) -> Order {
             _ => Order::Close,
         };
     }
-    match (figures.draining_ms, figures.protocol) {
-        (Some(ms), _) if idle && !figures.mid_head && exceeds(ms, patience.linger) => Order::Close,
-        (Some(_), Protocol::Http2) => Order::Finish,
-        _ => Order::Serve,
+    let Some(draining_ms) = figures.draining_ms else { return Order::Serve };
+    // A response that began before the drain did not announce the end: its connection lingers from its own end
+    // on. A load balancer's pool is never closed first: for how long it keeps a connection depends on how many
+    // it has, and a request that is not idempotent would be lost with one that closes under it. It is told by
+    // its next response or gives the connection up by itself; the drain's deadline bounds both.
+    let lingered = exceeds(draining_ms.min(figures.idle_ms), patience.linger);
+    if idle && !figures.mid_head && lingered && figures.neighbour == Neighbour::Anybody {
+        return Order::Close;
     }
+    if figures.protocol == Protocol::Http2 { Order::Finish } else { Order::Serve }
 }
 
 impl std::fmt::Debug for Connections {
@@ -195,13 +203,14 @@ impl Connections {
         all.values().map(|c| c.in_flight.load(Ordering::Relaxed) as usize).sum()
     }
 
-    /// Enters a new connection.
-    pub(super) fn enter(self: &Arc<Self>) -> Arc<ConnectionState> {
+    /// Enters a new connection, whose other end is `neighbour` once it is let in.
+    pub(super) fn enter(self: &Arc<Self>, neighbour: Neighbour) -> Arc<ConnectionState> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let now = self.advance();
         let state = Arc::new(ConnectionState {
             server: Arc::clone(self),
             id,
+            neighbour,
             http2: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             idle_since: AtomicU64::new(now),
@@ -300,6 +309,7 @@ impl ConnectionState {
         let http2 = self.http2.load(Ordering::Relaxed);
         let blocked = self.write_blocked_since.load(Ordering::Relaxed);
         Figures {
+            neighbour: self.neighbour,
             protocol: if http2 { Protocol::Http2 } else { Protocol::Http1 },
             in_flight: self.in_flight.load(Ordering::Relaxed),
             idle_ms: now.saturating_sub(self.idle_since.load(Ordering::Relaxed)),
@@ -337,6 +347,7 @@ mod tests {
 
     fn idle(ms: u64) -> Figures {
         Figures {
+            neighbour: Neighbour::Anybody,
             protocol: Protocol::Http1,
             in_flight: 0,
             idle_ms: ms,
@@ -366,7 +377,7 @@ mod tests {
 
     #[test]
     fn draining_closes_idle_http1_connections_only_after_the_linger() {
-        let at = |ms| Figures { draining_ms: Some(ms), ..idle(10) };
+        let at = |ms| Figures { draining_ms: Some(ms), ..idle(900) };
         assert_eq!(verdict(&at(0), &PATIENCE), Order::Serve);
         assert_eq!(verdict(&at(499), &PATIENCE), Order::Serve);
         assert_eq!(verdict(&at(500), &PATIENCE), Order::Close);
@@ -374,6 +385,17 @@ mod tests {
         assert_eq!(verdict(&with_request, &PATIENCE), Order::Serve);
         let with_half_a_head = Figures { mid_head: true, ..at(500) };
         assert_eq!(verdict(&with_half_a_head, &PATIENCE), Order::Serve);
+        let just_answered = Figures { draining_ms: Some(5_000), ..idle(499) };
+        assert_eq!(verdict(&just_answered, &PATIENCE), Order::Serve);
+    }
+
+    #[test]
+    fn draining_never_closes_what_a_load_balancer_may_use_at_this_moment() {
+        let pooled = Figures { neighbour: Neighbour::LoadBalancer, draining_ms: Some(60_000), ..idle(900) };
+        assert_eq!(verdict(&pooled, &PATIENCE), Order::Serve);
+        // Beyond the time between requests nobody may keep one, draining or not.
+        let forgotten = Figures { idle_ms: 1_000, ..pooled };
+        assert_eq!(verdict(&forgotten, &PATIENCE), Order::Close);
     }
 
     #[test]

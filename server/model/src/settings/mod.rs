@@ -80,8 +80,8 @@ pub struct ServerSection {
     #[serde(default = "default_drain")]
     #[schemars(range(min = 1, max = 3600))]
     pub drain_s: u64,
-    /// How long an idle connection of a draining worker stays open before it is closed, in seconds; longer
-    /// than a load balancer keeps idle connections (HAProxy `pool-purge-delay`, 5 s).
+    /// How long an idle connection of a draining worker stays open before it is closed, in seconds. Those of
+    /// load balancers are left to them.
     #[serde(default = "default_linger")]
     #[schemars(range(max = 600))]
     pub drain_linger_s: u64,
