@@ -13,8 +13,8 @@ use crosstie_model::message::HttpRequest;
 use crosstie_model::{Failure, FailureKind, Fault, Origin, TraceContext};
 use crosstie_security::credentials::Presented;
 use http::header::{
-    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT,
-    HOST, ORIGIN, USER_AGENT,
+    ACCEPT_ENCODING, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_TYPE, EXPECT, HOST, ORIGIN, USER_AGENT,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 
 use crate::body::coding::{self, Coding};
 use crate::body::media::Media;
-use crate::body::{pairs, read};
+use crate::body::{PatientBody, pairs, read};
 use crate::client_address::Neighbour;
 use crate::entrance::{Entrance, EntranceKind};
 use crate::exchange::Exchange;
@@ -75,6 +75,9 @@ struct Seal {
     accept_encoding: Option<HeaderValue>,
     /// The request body was not read to its end, so the connection cannot carry another request.
     close: bool,
+    /// The body's content coding was the reason for a 415. Only then may Accept-Encoding be in it (RFC 9110,
+    /// section 12.5.3), or a client would take its media type for right.
+    codings: bool,
 }
 
 /// Answers one request.
@@ -82,7 +85,7 @@ pub(crate) async fn handle(peer: Arc<Peer>, request: Request<Incoming>) -> Respo
     let started = Instant::now();
     let (mut head, body) = request.into_parts();
     let (mut exchange, destination) = begin(&peer, &mut head, started);
-    let mut body = Some(body);
+    let mut body = Some(PatientBody::new(body, head.version));
     let expects_continue = head.headers.contains_key(EXPECT);
     let mut seal = Seal::default();
     let response = match destination {
@@ -229,7 +232,7 @@ fn bad_path(error: PathError) -> Failure {
 async fn serve(
     way: Way,
     mut head: Parts,
-    body: &mut Option<Incoming>,
+    body: &mut Option<PatientBody>,
     exchange: &mut Exchange,
     seal: &mut Seal,
 ) -> Result<Response<Outgoing>, Failure> {
@@ -254,7 +257,7 @@ async fn serve(
         }
         None => bytes::Bytes::new(),
     };
-    let raw = if raw.is_empty() { raw } else { decoded(&mut head.headers, raw, entrance).await? };
+    let raw = decoded(&mut head.headers, raw, entrance, seal).await?;
     exchange.bytes_in = raw.len() as u64;
     let media = if raw.is_empty() { Media::Absent } else { Media::of(head.headers.get(CONTENT_TYPE)) };
     let format = if let EntranceKind::Rest { format, .. } = &entrance.kind { *format } else { None };
@@ -318,11 +321,14 @@ async fn decoded(
     headers: &mut HeaderMap,
     raw: bytes::Bytes,
     entrance: &Entrance,
+    seal: &mut Seal,
 ) -> Result<bytes::Bytes, Failure> {
-    if !headers.contains_key(CONTENT_ENCODING) {
+    if raw.is_empty() || !headers.contains_key(CONTENT_ENCODING) {
         return Ok(raw);
     }
-    let plain = Box::pin(coding::decode(headers, raw, entrance.max_body)).await?;
+    let plain = Box::pin(coding::decode(headers, raw, entrance.max_body)).await;
+    let plain =
+        plain.inspect_err(|failure| seal.codings = failure.kind == FailureKind::UnsupportedMediaType)?;
     // They describe bytes that the service does not see.
     headers.remove(CONTENT_ENCODING);
     headers.remove(CONTENT_LENGTH);
@@ -362,6 +368,9 @@ async fn conclude(exchange: Exchange, response: Response<Outgoing>, seal: Seal) 
     }
     if let Some(rate) = seal.rate {
         rate.write(headers);
+    }
+    if seal.codings {
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding::ACCEPTED));
     }
     headers.insert(CID, cid_value(&exchange.trace));
     // HTTP/2 has GOAWAY for this, and no such header.

@@ -11,11 +11,10 @@
 use bytes::Bytes;
 use crosstie_model::cid::Cid;
 use crosstie_model::{Failure, FailureKind, Fault};
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
-use crate::body::coding;
 use crate::rate::seconds;
 use crate::response::Outgoing;
 
@@ -72,10 +71,6 @@ pub(crate) fn write_headers(failure: &Failure, headers: &mut HeaderMap) {
     // One field each, as many clients read no more than one challenge in a field.
     for challenge in failure.challenges.iter().filter_map(|text| HeaderValue::from_str(text).ok()) {
         headers.append(WWW_AUTHENTICATE, challenge);
-    }
-    if failure.kind == FailureKind::UnsupportedMediaType {
-        // RFC 9110, section 15.5.16: tells a client whose coding was the problem what to use.
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding::ACCEPTED));
     }
 }
 
@@ -142,8 +137,6 @@ mod tests {
         failure.challenges = vec!["Basic realm=\"x\"".into(), "Bearer".into()];
         let rendered_headers = rendered(&failure).0.into_parts().0.headers;
         assert!(rendered_headers.get_all(WWW_AUTHENTICATE).iter().eq(["Basic realm=\"x\"", "Bearer"]));
-        let failure = Failure::new(FailureKind::UnsupportedMediaType, Origin::Client);
-        assert_eq!(rendered(&failure).0.headers()[ACCEPT_ENCODING], "gzip, deflate, br, zstd");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use crosstie_channels::body::PatientBody;
 use crosstie_security::identity::Identity;
 use http::Request;
 use hyper::body::Incoming;
@@ -137,7 +138,8 @@ async fn connection(
     let service = service_fn(move |request: Request<Incoming>| {
         let (mut router, peer) = (router.clone(), peer.clone());
         async move {
-            let mut request = request.map(Body::new);
+            let version = request.version();
+            let mut request = request.map(|body| Body::new(PatientBody::new(body, version)));
             request.extensions_mut().insert(peer);
             router.call(request).await
         }

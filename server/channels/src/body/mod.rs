@@ -9,8 +9,12 @@ pub mod decode;
 pub mod media;
 pub mod multipart;
 pub mod pairs;
+mod patient;
 pub(crate) mod read;
 pub mod xml;
+
+pub use patient::PatientBody;
+pub(crate) use patient::{FAREWELL, SILENCE};
 
 /// Bodies up to this size are decoded on the reactor: tens of microseconds, less than a thread switch and
 /// back costs under load.

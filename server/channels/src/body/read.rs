@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 use crosstie_model::{Failure, FailureKind, Origin};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+
+use super::PatientBody;
 
 /// An unwanted body up to this size is read and dropped, so that its connection can go on; a larger one ends
 /// the connection after the reply.
@@ -23,7 +24,7 @@ const TRUSTED_LENGTH: usize = 256 * 1024;
 /// # Errors
 /// 413 beyond the limit (at once when the Content-Length says so), 408 when it takes too long, 400 when it is
 /// broken.
-pub(crate) async fn read(body: Incoming, limit: usize, patience: Duration) -> Result<Bytes, Failure> {
+pub(crate) async fn read(body: PatientBody, limit: usize, patience: Duration) -> Result<Bytes, Failure> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
@@ -44,7 +45,7 @@ pub(crate) async fn read(body: Incoming, limit: usize, patience: Duration) -> Re
     }
 }
 
-async fn collect(mut body: Incoming, declared: usize, limit: usize) -> Result<Bytes, Failure> {
+async fn collect(mut body: PatientBody, declared: usize, limit: usize) -> Result<Bytes, Failure> {
     let mut first = Bytes::new();
     let mut rest: Option<BytesMut> = None;
     let mut length = 0usize;
@@ -74,8 +75,8 @@ async fn collect(mut body: Incoming, declared: usize, limit: usize) -> Result<By
 }
 
 /// Gets rid of a body that the reply does not need; says whether the connection can carry another request.
-pub(crate) async fn discard(mut body: Incoming, expects_continue: bool) -> bool {
-    if body.is_end_stream() {
+pub(crate) async fn discard(mut body: PatientBody, expects_continue: bool) -> bool {
+    if body.is_end_stream() || body.has_stream_of_its_own() {
         return true;
     }
     // A client that waits for "100 Continue" has not sent it yet and should not.

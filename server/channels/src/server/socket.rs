@@ -10,7 +10,6 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,11 +18,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::tracking::ConnectionState;
-
-/// How long a closing connection waits for the next bytes of a peer that still sends.
-const SILENCE: Duration = Duration::from_secs(2);
-/// How long it waits in all.
-const FAREWELL: Duration = Duration::from_secs(30);
+use crate::body::{FAREWELL, SILENCE};
 
 /// What carries the bytes.
 pub(super) enum Stream {

@@ -86,6 +86,8 @@ fn malformed_bodies_are_400_and_wrong_types_415() {
     ] {
         let answer = client.post(path, &format!("Content-Type: {media}\r\n"), "x");
         assert_eq!(answer.status, 415, "{path} {media}");
+        // It is not the coding that is wrong (RFC 9110, section 12.5.3).
+        assert_eq!(answer.header("accept-encoding"), None, "{path} {media}");
     }
 }
 

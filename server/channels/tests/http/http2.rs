@@ -1,8 +1,11 @@
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use futures_util::StreamExt;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
@@ -79,6 +82,37 @@ fn limits_hold_on_http2() {
         // One refused request does not end the connection.
         assert_eq!(answer(sender.send_request(request("/echo", Bytes::new()))).await.0, 200);
     });
+}
+
+/// curl and httpx report a broken stream instead of the answer when it is reset while they still send.
+#[test]
+fn a_client_that_still_sends_a_refused_body_is_heard_out() {
+    let server = server();
+    run(async {
+        let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        for (path, status) in [("/echo", 413), ("/nowhere", 404)] {
+            let (pieces, body) = tokio::sync::mpsc::channel(1);
+            let body = futures_util::stream::unfold(body, |mut body| async move {
+                Some((Ok::<_, Infallible>(Frame::data(body.recv().await?)), body))
+            });
+            let request =
+                http::Request::post(format!("http://test{path}")).body(StreamBody::new(body.boxed()));
+            let response = sender.send_request(request.unwrap());
+            let piece = Bytes::from(vec![b'x'; 50_000]);
+            for _ in 0..3 {
+                pieces.send(piece.clone()).await.unwrap();
+            }
+            assert_eq!(answer(response).await.0, status);
+            // Much more than any window holds: it arrives only if it is read.
+            for _ in 0..100 {
+                pieces.send(piece.clone()).await.expect("the stream was reset while the client still sent");
+            }
+        }
+    });
+    eventually("nothing is in hand", || server.http.in_flight() == 0);
 }
 
 #[test]

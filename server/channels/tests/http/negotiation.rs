@@ -17,12 +17,16 @@ fn setup() -> Setup {
 fn the_client_gets_json_or_xml_or_406() {
     let server = setup().start();
     let mut client = server.connect();
-    assert_eq!(client.get("/any", "").header("content-type"), Some("application/json"));
+    let answer = client.get("/any", "");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("vary"), Some("accept"));
     let answer = client.get("/any", "Accept: application/xml\r\n");
     assert_eq!(answer.header("content-type"), Some("application/xml; charset=utf-8"));
     assert!(answer.text().contains("<response><method>GET</method>"), "{}", answer.text());
     assert_eq!(answer.header("vary"), Some("accept"));
-    assert_eq!(client.get("/xml", "").header("content-type"), Some("application/xml; charset=utf-8"));
+    let answer = client.get("/xml", "");
+    assert_eq!(answer.header("content-type"), Some("application/xml; charset=utf-8"));
+    assert_eq!(answer.header("vary"), None, "there was nothing to choose");
     assert_eq!(client.get("/any", "Accept: image/png\r\n").status, 406);
     assert_eq!(client.get("/xml", "Accept: application/json\r\n").status, 406);
     let answer = client.get("/reply?text=a&type=image/png", "Accept: image/png\r\n");
