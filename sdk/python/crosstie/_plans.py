@@ -73,9 +73,17 @@ _SCALAR_SCHEMAS: dict[str, JsonSchema] = {
     "none": {"type": "null"},
     "date": {"type": "string", "format": "date"},
     "datetime": {"type": "string", "format": "date-time"},
-    "time": {"type": "string", "pattern": r"^\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?$"},
+    "time": {
+        "type": "string",
+        "pattern": r"^\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?$",
+        "examples": ["12:30:00"],
+    },
     "timedelta": {"type": "number", "description": "seconds"},
-    "decimal": {"type": ["string", "number"], "pattern": r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"},
+    "decimal": {
+        "type": ["string", "number"],
+        "pattern": r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$",
+        "examples": ["12.50"],
+    },
     "uuid": {"type": "string", "format": "uuid"},
     "bytes": {"type": "string", "contentEncoding": "base64"},
 }

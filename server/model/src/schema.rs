@@ -1,7 +1,8 @@
 //! One compiled JSON Schema (2020-12): how declared input, definitions and settings are all checked, each
 //! reporting every fault with its pointer.
 
-use jsonschema::Validator;
+use jsonschema::error::{TypeKind, ValidationErrorKind};
+use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
 use crate::failure::Fault;
@@ -47,15 +48,91 @@ impl Schema {
         if self.validator.is_valid(value) {
             return Vec::new();
         }
-        self.validator
-            .iter_errors(value)
-            .take(MAX_FAULTS)
-            .map(|error| Fault {
-                pointer: error.instance_path().to_string(),
-                detail: error.masked_with("the value").to_string(),
-            })
-            .collect()
+        let mut faults = Vec::new();
+        for error in self.validator.iter_errors(value) {
+            if faults.len() >= MAX_FAULTS {
+                break;
+            }
+            tell(&error, &mut faults);
+        }
+        faults.truncate(MAX_FAULTS);
+        faults
     }
+}
+
+/// Adds what `error` says to `faults`, each fault at the place that is to be mended: a missing or unknown
+/// member's is its own, not that of the object around it, and what fits none of several choices is told by the
+/// faults of the choice that was most likely meant.
+fn tell(error: &ValidationError<'_>, faults: &mut Vec<Fault>) {
+    let place = error.instance_path().as_str();
+    match error.kind() {
+        ValidationErrorKind::Required { property: Value::String(name) } => {
+            faults.push(Fault { pointer: member(place, name), detail: "is required".to_owned() });
+        }
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            let unknown = |name: &String| Fault {
+                pointer: member(place, name),
+                detail: "is not known here".to_owned(),
+            };
+            faults.extend(unexpected.iter().map(unknown));
+        }
+        ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
+            match likeliest(place, context) {
+                Some(choice) => choice.iter().for_each(|error| tell(error, faults)),
+                None => faults.push(Fault { pointer: place.to_owned(), detail: no_choice(context) }),
+            }
+        }
+        _ => faults
+            .push(Fault { pointer: place.to_owned(), detail: error.masked_with("the value").to_string() }),
+    }
+}
+
+/// The choice that whoever wrote the value most likely meant: one whose JSON type the value has; of several,
+/// one whose fixed members (a tag such as `kind: "card"`) are right; of those the one with the fewest faults.
+fn likeliest<'e>(
+    place: &str,
+    choices: &'e [Vec<ValidationError<'static>>],
+) -> Option<&'e Vec<ValidationError<'static>>> {
+    let is_of_type = |choice: &&Vec<ValidationError<'_>>| {
+        let other_type = |error: &ValidationError<'_>| {
+            matches!(error.kind(), ValidationErrorKind::Type { .. })
+                && error.instance_path().as_str() == place
+        };
+        !choice.iter().any(other_type)
+    };
+    let contradictions = |choice: &Vec<ValidationError<'_>>| {
+        let contradicts = |error: &&ValidationError<'_>| {
+            let fixed = matches!(
+                error.kind(),
+                ValidationErrorKind::Constant { .. } | ValidationErrorKind::Enum { .. }
+            );
+            fixed && error.instance_path().as_str() != place
+        };
+        choice.iter().filter(contradicts).count()
+    };
+    choices.iter().filter(is_of_type).min_by_key(|choice| (contradictions(choice), choice.len()))
+}
+
+/// What to say of a value whose JSON type none of the choices has.
+fn no_choice(choices: &[Vec<ValidationError<'static>>]) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for error in choices.iter().flatten() {
+        let types = match error.kind() {
+            ValidationErrorKind::Type { kind: TypeKind::Single(one) } => vec![one.to_string()],
+            ValidationErrorKind::Type { kind: TypeKind::Multiple(several) } => {
+                several.into_iter().map(|one| one.to_string()).collect()
+            }
+            _ => Vec::new(),
+        };
+        names.extend(types.into_iter().map(|name| format!("{name:?}")));
+    }
+    names.dedup();
+    format!("the value is not of types {}", names.join(", "))
+}
+
+/// The JSON Pointer (RFC 6901) of the member `name` of the object at `parent`.
+fn member(parent: &str, name: &str) -> String {
+    format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
 #[cfg(test)]
@@ -77,8 +154,76 @@ mod tests {
         let faults = schema.faults(&json!({"age": "x", "born": "yesterday", "extra": 1}));
         let mut pointers: Vec<_> = faults.iter().map(|f| f.pointer.as_str()).collect();
         pointers.sort_unstable();
-        assert_eq!(pointers, ["", "", "/age", "/born"]);
+        assert_eq!(pointers, ["/age", "/born", "/extra", "/name"]);
         assert!(schema.faults(&json!({"name": "Ada", "age": 36})).is_empty());
+    }
+
+    #[test]
+    fn a_missing_member_is_pointed_at_itself() {
+        let schema = Schema::compile(json!({
+            "properties": {"lines": {"items": {"required": ["a/b~c"]}}}, "additionalProperties": false
+        }))
+        .unwrap();
+        let told = schema.faults(&json!({"lines": [{}], "x/y": 1}));
+        let expected = [("/x~1y", "is not known here"), ("/lines/0/a~1b~0c", "is required")];
+        assert_eq!(told.len(), 2, "{told:?}");
+        for (pointer, detail) in expected {
+            assert!(told.contains(&Fault { pointer: pointer.into(), detail: detail.into() }), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_fault_inside_a_choice_is_told_where_it_is() {
+        let schema = Schema::compile(json!({
+            "properties": {
+                "inner": {"anyOf": [{"$ref": "#/$defs/Inner"}, {"type": "null"}]},
+                "pay": {"anyOf": [{"$ref": "#/$defs/Card"}, {"$ref": "#/$defs/Cash"}, {"type": "null"}]},
+                "kind": {"anyOf": [{"enum": ["a"]}, {"type": "null"}]},
+                "plain": {"anyOf": [{"type": "integer"}, {"type": ["string", "null"]}]}
+            },
+            "$defs": {
+                "Inner": {"type": "object", "required": ["d"], "properties": {
+                    "d": {"type": "string"}, "n": {"type": "integer", "minimum": 1},
+                    "deeper": {"anyOf": [{"$ref": "#/$defs/Inner"}, {"type": "null"}]}}},
+                "Card": {"type": "object", "required": ["kind", "number"], "properties": {
+                    "kind": {"const": "card"}, "number": {"type": "string"}}},
+                "Cash": {"type": "object", "required": ["kind", "amount", "currency"], "properties": {
+                    "kind": {"const": "cash"}, "amount": {"type": "integer"}}}
+            }
+        }))
+        .unwrap();
+        let told = |value: Value| -> Vec<String> {
+            let mut told: Vec<_> =
+                schema.faults(&value).iter().map(|f| format!("{} {}", f.pointer, f.detail)).collect();
+            told.sort();
+            told
+        };
+        assert_eq!(
+            told(json!({"inner": {"n": 0, "deeper": {"d": 1}}})),
+            [
+                "/inner/d is required",
+                "/inner/deeper/d the value is not of type \"string\"",
+                "/inner/n the value is less than the minimum of 1"
+            ]
+        );
+        assert_eq!(told(json!({"inner": 7})), ["/inner the value is not of types \"object\", \"null\""]);
+        // The tag says which was meant, though the other choice has fewer faults.
+        assert_eq!(
+            told(json!({"pay": {"kind": "cash", "number": "1", "amount": "x"}})),
+            ["/pay/amount the value is not of type \"integer\"", "/pay/currency is required"]
+        );
+        assert_eq!(told(json!({"kind": "b"})), ["/kind the value is not one of \"a\""]);
+        assert_eq!(
+            told(json!({"plain": 1.5})),
+            ["/plain the value is not of types \"integer\", \"null\", \"string\""]
+        );
+    }
+
+    #[test]
+    fn the_faults_of_choices_are_bounded() {
+        let schema =
+            Schema::compile(json!({"anyOf": [{"items": {"type": "string"}}, {"type": "null"}]})).unwrap();
+        assert_eq!(schema.faults(&Value::Array(vec![json!(1); 1_000])).len(), MAX_FAULTS);
     }
 
     #[test]

@@ -244,7 +244,7 @@ channel:
         let expected = [
             "1.yaml:1: chanel: unknown kind; did you mean \"channel\"?",
             "1.yaml:4: channel/two words: ' ' is not allowed",
-            "1.yaml:6: channel/a: \"service\" is a required property",
+            "1.yaml:6: channel/a/service: is required",
             "1.yaml:8: channel/a/path: must be a text of 1 to 1024 characters",
             "1.yaml:9: channel/a/sevice: unknown key; did you mean \"service\"?",
             "1.yaml:10: channel/a/active: must be true or false; yes, no",

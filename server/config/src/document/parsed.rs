@@ -11,7 +11,7 @@ use crosstie_model::{Definition, DefinitionId, ServiceName};
 
 use super::MAX_FAULTS;
 use crate::fault::LocatedFault;
-use crate::tree::Node;
+use crate::tree::{Node, unescape};
 
 /// What documents say.
 #[derive(Debug, Clone, Default)]
@@ -109,6 +109,8 @@ fn fault(
     pointer: &str,
     detail: impl Into<String>,
 ) -> LocatedFault {
-    let line = if pointer.is_empty() { line } else { body.line_of(pointer) };
+    // A setting that is missing belongs to the line of the name, not to that of the settings that are there.
+    let is_there = pointer.split('/').nth(1).is_some_and(|key| body.holds(&unescape(key)));
+    let line = if is_there { body.line_of(pointer) } else { line };
     LocatedFault::new(file, line, format!("{id}{pointer}"), detail)
 }

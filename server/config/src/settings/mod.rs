@@ -72,7 +72,7 @@ mod tests {
                     [log]\nlevel = \"loud\"\n[pyhton]\nqueue = 1\n";
         let found = faults(text);
         let expected = [
-            "server.toml:1: \"management\" is a required property",
+            "server.toml:1: management: is required",
             "server.toml:2: server.name: must be a name: at most 190 letters, digits",
             "server.toml:3: server.workers: must be a whole number, 0 to 64",
             "server.toml:4: server.http: must be an address and port",

@@ -62,6 +62,11 @@ impl Node {
         }
     }
 
+    /// Whether this is a mapping with `key`.
+    pub(crate) fn holds(&self, key: &str) -> bool {
+        matches!(&self.content, Content::Mapping(entries) if entries.iter().any(|entry| entry.key == key))
+    }
+
     /// The line of what `pointer` (RFC 6901) names: that of its key, or of the deepest part of the way that
     /// exists.
     pub(crate) fn line_of(&self, pointer: &str) -> usize {

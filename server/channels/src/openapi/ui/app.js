@@ -39,6 +39,7 @@ function kindOf(schema) {
 function example(schema, depth = 0) {
   const full = resolve(schema);
   if (full.example !== undefined) return full.example;
+  if (Array.isArray(full.examples) && full.examples.length) return full.examples[0];
   if (full.default !== undefined) return full.default;
   if (full.const !== undefined) return full.const;
   if (full.enum) return full.enum[0];

@@ -33,7 +33,7 @@ impl Codec {
             (Self::Scalar(scalar), _) => {
                 let decoded = scalar.decode(py, value)?;
                 if decoded.is_none() {
-                    faults.push(path.fault(format!("is no valid {}", scalar.name())));
+                    faults.push(path.fault(scalar.refusal()));
                 }
                 Ok(decoded)
             }

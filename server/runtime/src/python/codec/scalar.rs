@@ -12,6 +12,9 @@ use super::encode::{EncodeError, refuse, write_int, write_text};
 use super::path::Path;
 use crate::python::json;
 
+/// Up to here every integer has a double of its own: 2 to the power of 53.
+const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
+
 /// A declared type without parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scalar {
@@ -111,6 +114,24 @@ impl Scalar {
         }
     }
 
+    /// What is wrong with a value that [`Scalar::decode`] does not take, for whoever sent it.
+    pub(super) fn refusal(self) -> &'static str {
+        match self {
+            Self::Text => "is not a text",
+            Self::Int => "is not a whole number of 64 bits",
+            Self::Float => "is not a number",
+            Self::Bool => "is not true or false",
+            Self::Null => "is not null",
+            Self::Date => "is not a date such as 2026-01-31",
+            Self::DateTime => "is not a time with date and offset such as 2026-01-31T12:00:00Z",
+            Self::Time => "is not a time such as 12:00:00",
+            Self::Duration => "is not a number of seconds in the range of a timedelta",
+            Self::Decimal => "is not a decimal number",
+            Self::Uuid => "is not a UUID",
+            Self::Bytes => "is not base64 (RFC 4648, section 4)",
+        }
+    }
+
     /// The Python value of `value`; `Ok(None)` when `value` is not one of this type.
     pub(super) fn decode<'py>(self, py: Python<'py>, value: &Value) -> PyResult<Option<Bound<'py, PyAny>>> {
         Ok(match (self, value) {
@@ -118,8 +139,9 @@ impl Scalar {
                 Some(json::to_python(py, value)?)
             }
             (Self::Int, Value::Number(number)) => match number.as_f64() {
-                // JSON Schema counts 2.0 as an integer.
-                Some(float) if number.is_f64() && float.fract() == 0.0 => {
+                // JSON Schema counts 2.0 as an integer. Beyond 2^53 a double no longer says which integer was
+                // written; what is written without a point and fits 64 bits never is a double.
+                Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= EXACT_INTEGERS => {
                     Some(PyFloat::new(py, float).call_method0(intern!(py, "__int__"))?)
                 }
                 _ if number.is_f64() => None,
