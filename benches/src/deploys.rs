@@ -1,104 +1,125 @@
-//! Hot deploy: from the file's rename to the new answer of every worker, and memory over many redeploys.
+//! Hot deploy: from the file's rename to the new answer of every worker of every server, and memory over many
+//! redeploys.
 
-use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
+use crosstie_test_support::wrk::Report;
+use crosstie_test_support::{Cluster, Environment};
 
 use crate::Plan;
-use crate::environment::Environment;
-use crate::load::{percentile, post_once, wrk};
+use crate::connection::Entrance;
+use crate::environment::{await_answer, one_server, two_servers};
+use crate::load::{LEAST_RATE, Posting, failures, milliseconds, percentile};
 use crate::processes::resident_kib;
 use crate::report::Row;
+use crate::watch::{PATH, UNIT, Watch, source};
 
+/// Workers of each server.
 const WORKERS: usize = 2;
-const HANG: Duration = Duration::from_secs(60);
+/// Connections of the load meanwhile.
+const CONNECTIONS: u32 = 4;
 
-fn service(version: usize) -> String {
-    format!(
-        r#"
-import os
-from crosstie import Service, rest
-
-class Version(Service):
-    name = "bench.version"
-    channels = [rest("POST", "/version")]
-
-    def handle(self):
-        self.response.payload = {{"version": {version}, "pid": os.getpid()}}
-"#
-    )
-}
-
-/// Drops `version` and waits until every worker answers with it.
-fn redeploy(environment: &Environment, version: usize) -> Result<Duration> {
-    let start = Instant::now();
-    environment.drop_file("version.py", &service(version))?;
-    let prefix = format!("{{\"version\":{version},");
-    let mut seen = HashSet::new();
-    while seen.len() < WORKERS {
-        ensure!(start.elapsed() < HANG, "version {version} did not arrive");
-        let (status, answer) = post_once(environment.port, "/version", "{}")?;
-        ensure!(status == 200 || version == 0, "status {status} during a redeploy");
-        if answer.starts_with(&prefix) {
-            seen.insert(answer);
-        } else {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-    Ok(start.elapsed())
-}
-
-fn started(plan: &Plan) -> Result<Environment> {
-    let environment = Environment::start(&plan.crosstie, WORKERS)?;
-    environment.drop_file("version.py", &service(0))?;
-    environment.await_answer("/version", "{}", |answer| answer.contains("version"))?;
-    Ok(environment)
-}
-
-/// Redeploys for a minute under load: latency, count, lost requests.
+/// Redeploys on one server under load: latency, count, lost requests.
 ///
 /// # Errors
 /// A server does not start, or a version never arrives.
-pub(crate) fn latency(plan: &Plan) -> Result<Vec<Row>> {
-    let environment = started(plan)?;
-    let port = environment.port;
-    let load = std::thread::spawn(move || wrk(port, "/version", "{}", 4, 60));
+pub(crate) fn one(plan: &Plan) -> Result<Vec<Row>> {
+    let environment = one_server(WORKERS)?;
+    let entrance = [Entrance::plain(environment.address())];
+    let mut watch = first_version(&entrance, |name, text| environment.drop_file(name, text))?;
+    under_load(plan, "one server", environment.address(), &mut watch, |name, text| {
+        environment.drop_file(name, text)
+    })
+}
+
+/// Redeploys on a cluster: the file is dropped on the first server, the load comes through HAProxy.
+///
+/// # Errors
+/// The cluster does not start, or a version never arrives.
+pub(crate) fn cluster(plan: &Plan) -> Result<Vec<Row>> {
+    let cluster = two_servers(WORKERS)?;
+    let mut watch = serving(&cluster)?;
+    under_load(plan, "two servers, through HAProxy", cluster.address(), &mut watch, |name, text| {
+        cluster.drop_file(1, name, text)
+    })
+}
+
+/// A watch over every worker of a cluster that serves version 0.
+///
+/// # Errors
+/// It never answers.
+pub(crate) fn serving(cluster: &Cluster) -> Result<Watch> {
+    let watch =
+        first_version(&Entrance::of_servers(cluster)?, |name, text| cluster.drop_file(1, name, text))?;
+    cluster.wait_until_ready();
+    await_answer(&Entrance::plain(cluster.address()), PATH, "{}", |_| true)?;
+    Ok(watch)
+}
+
+fn first_version(entrances: &[Entrance], drop_file: impl Fn(&str, &str) -> Result<()>) -> Result<Watch> {
+    drop_file(UNIT, &source(0))?;
+    for entrance in entrances {
+        await_answer(entrance, PATH, "{}", |_| true)?;
+    }
+    Watch::over(entrances, WORKERS)
+}
+
+fn under_load(
+    plan: &Plan,
+    place: &str,
+    address: SocketAddr,
+    watch: &mut Watch,
+    drop_file: impl Fn(&str, &str) -> Result<()>,
+) -> Result<Vec<Row>> {
+    let length = Duration::from_secs(plan.deploy_seconds);
+    // The load outlasts the redeploys.
+    let load = Posting::start(address, PATH, "{}", CONNECTIONS, length + Duration::from_secs(1))?;
     let start = Instant::now();
     let mut latencies = Vec::new();
-    while start.elapsed() < Duration::from_secs(59) {
-        latencies.push(redeploy(&environment, latencies.len() + 1)?);
+    while start.elapsed() < length {
+        latencies.push(watch.redeploy(latencies.len() + 1, &drop_file)?);
     }
-    let load = load.join().map_err(|_| anyhow::anyhow!("the load panicked"))??;
+    let lasted = start.elapsed();
+    let load = load.finish()?;
     latencies.sort_unstable();
-    let p99 = percentile(&latencies, 99).as_secs_f64() * 1000.0;
-    let median = percentile(&latencies, 50).as_secs_f64() * 1000.0;
-    Ok(vec![
+    Ok(rows(place, &latencies, lasted, &load))
+}
+
+fn rows(place: &str, latencies: &[Duration], lasted: Duration, load: &Report) -> Vec<Row> {
+    let p99 = milliseconds(percentile(latencies, 99));
+    let median = milliseconds(percentile(latencies, 50));
+    let slowest = milliseconds(latencies.last().copied().unwrap_or_default());
+    #[expect(clippy::cast_precision_loss, reason = "a count of a minute")]
+    let per_minute = latencies.len() as f64 * 60.0 / lasted.as_secs_f64();
+    let failed = failures(load);
+    vec![
         Row {
-            what: "file dropped → new answer from every worker, under load".into(),
+            what: format!("{place}: file dropped → new answer from every worker, under load"),
             yardstick: "—".into(),
             measured: format!("p99 {p99:.0} ms"),
             limit: "500 ms".into(),
             holds: p99 <= 500.0,
-            beside: format!("median {median:.0} ms; one server, {WORKERS} workers"),
+            beside: format!("median {median:.0} ms, slowest {slowest:.0} ms; {WORKERS} workers each"),
         },
         Row {
-            what: "redeploys observed in a minute under load".into(),
+            what: format!("{place}: redeploys observed in a minute under load"),
             yardstick: "—".into(),
-            measured: latencies.len().to_string(),
+            measured: format!("{per_minute:.0}"),
             limit: "≥ 200".into(),
-            holds: latencies.len() >= 200,
-            beside: format!("load {:.0} requests/s", load.rate),
+            holds: per_minute >= 200.0,
+            beside: format!("{} in {:.0} s", latencies.len(), lasted.as_secs_f64()),
         },
         Row {
-            what: "requests failed meanwhile".into(),
+            what: format!("{place}: requests failed meanwhile"),
             yardstick: "—".into(),
-            measured: load.failures.to_string(),
-            limit: "0".into(),
-            holds: load.failures == 0,
+            measured: format!("{failed} at {:.0}/s", load.per_second),
+            limit: format!("0 at ≥ {LEAST_RATE}/s"),
+            holds: failed == 0 && load.per_second >= LEAST_RATE,
             beside: format!("of {}", load.requests),
         },
-    ])
+    ]
 }
 
 /// Resident memory after many redeploys against that after the first 100.
@@ -106,19 +127,18 @@ pub(crate) fn latency(plan: &Plan) -> Result<Vec<Row>> {
 /// # Errors
 /// A server does not start, or a version never arrives.
 pub(crate) fn growth(plan: &Plan) -> Result<Vec<Row>> {
-    let environment = started(plan)?;
-    let total = || -> Result<u64> {
-        let workers = environment.workers()?;
-        workers.into_iter().map(resident_kib).sum::<Result<u64>>().context("a worker is gone")
-    };
+    let environment = one_server(WORKERS)?;
+    let entrance = [Entrance::plain(environment.address())];
+    let drop_file = |name: &str, text: &str| environment.drop_file(name, text);
+    let mut watch = first_version(&entrance, drop_file)?;
     let mut after_first = 0;
     for version in 1..=plan.redeploys.max(101) {
-        redeploy(&environment, version)?;
+        watch.redeploy(version, drop_file)?;
         if version == 100 {
-            after_first = total()?;
+            after_first = resident(&environment)?;
         }
     }
-    let at_end = total()?;
+    let at_end = resident(&environment)?;
     #[expect(clippy::cast_precision_loss, reason = "sizes in KiB")]
     let ratio = at_end as f64 / after_first as f64;
     Ok(vec![Row {
@@ -129,4 +149,9 @@ pub(crate) fn growth(plan: &Plan) -> Result<Vec<Row>> {
         holds: ratio <= 1.10,
         beside: format!("{at_end} KiB against {after_first} KiB"),
     }])
+}
+
+fn resident(environment: &Environment) -> Result<u64> {
+    let workers = environment.ready_workers()?;
+    workers.into_iter().map(resident_kib).sum::<Result<u64>>().context("a worker is gone")
 }

@@ -1,185 +1,176 @@
-//! Load: `wrk` for throughput, and a paced generator for latency at a given rate.
+//! Load: `wrk` where it can connect, and clients of our own, closed-loop for throughput and open-loop for
+//! latency at a given rate.
 //!
-//! The paced generator is open-loop: each request has a time at which it should start, and its latency
-//! counts from then, so a server that stalls is charged for everything it held up.
+//! In the open loop each request has a time at which it should start, and its latency counts from then, so a
+//! server that stalls is charged for everything it held up.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
-use std::process::Command;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, ensure};
+use crosstie_test_support::wrk::{self, Report};
 
-/// What one `wrk` run saw.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct WrkResult {
-    /// Requests answered.
-    pub requests: u64,
+use crate::connection::{Connection, Entrance};
+
+/// Requests a second that have to be answered for it to count as load.
+pub(crate) const LEAST_RATE: f64 = 200.0;
+
+/// A `wrk` that posts JSON.
+pub(crate) struct Posting {
+    running: wrk::Running,
+    // wrk reads its script when it starts a thread.
+    _script: tempfile::TempDir,
+}
+
+impl Posting {
+    /// Starts `wrk` with one thread for `length`, posting `body`.
+    ///
+    /// # Errors
+    /// `wrk` is not installed.
+    pub(crate) fn start(
+        address: SocketAddr,
+        path: &str,
+        body: &str,
+        connections: u32,
+        length: Duration,
+    ) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let script = directory.path().join("post.lua");
+        fs::write(
+            &script,
+            format!(
+                "wrk.method = \"POST\"\nwrk.body = [[{body}]]\nwrk.headers[\"Content-Type\"] = \"application/json\"\n"
+            ),
+        )?;
+        let mut load = wrk::Load::new(format!("http://{address}{path}"), length);
+        load.connections = connections;
+        load.script = Some(script);
+        Ok(Self { running: load.start()?, _script: directory })
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// `wrk` failed.
+    pub(crate) fn finish(self) -> Result<Report> {
+        self.running.finish()
+    }
+}
+
+/// Answers other than 2xx and 3xx, broken connections and timeouts.
+pub(crate) fn failures(report: &Report) -> u64 {
+    report.not_ok + report.socket_errors
+}
+
+/// What [`Clients`] saw.
+pub(crate) struct Run {
+    /// Requests answered with 200.
+    pub requests: usize,
     /// Requests per second.
     pub rate: f64,
-    /// 99th percentile of latency in microseconds.
-    pub p99_us: f64,
-    /// Answers other than 2xx and 3xx, and broken connections and timeouts.
-    pub failures: u64,
+    /// 99th percentile of latency.
+    pub p99: Duration,
 }
 
-/// Runs `wrk` with one thread for `seconds`, posting `body` as JSON.
-///
-/// # Errors
-/// `wrk` is missing or its output is not understood.
-pub(crate) fn wrk(port: u16, path: &str, body: &str, connections: usize, seconds: u64) -> Result<WrkResult> {
-    let directory = tempfile::tempdir()?;
-    let script = directory.path().join("post.lua");
-    write_script(&script, body)?;
-    let output = Command::new("wrk")
-        .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency", "-s"])
-        .arg(&script)
-        .arg(format!("http://127.0.0.1:{port}{path}"))
-        .output()
-        .context("wrk is not installed")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().find(|line| line.starts_with("RESULT ")).with_context(|| text.to_string())?;
-    let numbers: Vec<f64> = line.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
-    let [requests, duration_us, p99_us, failures] = numbers.as_slice() else { bail!("wrk said {line}") };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "wrk prints whole counts")]
-    let (count, failures) = (*requests as u64, *failures as u64);
-    Ok(WrkResult { requests: count, rate: requests / (duration_us / 1e6), p99_us: *p99_us, failures })
+/// Keep-alive connections, each with a thread of its own while there is load.
+pub(crate) struct Clients {
+    connections: Vec<Connection>,
+    path: String,
+    body: String,
 }
 
-fn write_script(path: &Path, body: &str) -> Result<()> {
-    let script = format!(
-        r#"wrk.method = "POST"
-wrk.body = [[{body}]]
-wrk.headers["Content-Type"] = "application/json"
-done = function(summary, latency, requests)
-  local e = summary.errors
-  print(string.format("RESULT %d %d %d %d", summary.requests, summary.duration, latency:percentile(99),
-    e.connect + e.read + e.write + e.status + e.timeout))
-end
-"#
-    );
-    Ok(fs::write(path, script)?)
-}
-
-/// One keep-alive connection that posts JSON.
-pub(crate) struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Connection {
-    /// Connects to a loopback port.
+impl Clients {
+    /// Opens `count` connections, spread evenly over `entrances`, and posts once on each: what they cost to
+    /// make is over.
     ///
     /// # Errors
-    /// Nothing listens there.
-    pub(crate) fn open(port: u16) -> Result<Self> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        Ok(Self { stream, buffer: vec![0; 16 * 1024] })
+    /// A connection cannot be made.
+    pub(crate) fn open(entrances: &[Entrance], count: usize, path: &str, body: &str) -> Result<Self> {
+        let opened = entrances.iter().cycle().take(count).map(Connection::open);
+        let mut clients =
+            Self { connections: opened.collect::<Result<_>>()?, path: path.into(), body: body.into() };
+        for connection in &mut clients.connections {
+            post(connection, path, body)?;
+        }
+        Ok(clients)
     }
 
-    /// Posts `body` and gives status and answer.
+    /// Posts for `length`, on each connection as soon as the answer before is there.
     ///
     /// # Errors
-    /// The connection broke, or the answer is no HTTP/1.1 response with a length.
-    pub(crate) fn post(&mut self, path: &str, body: &str) -> Result<(u16, String)> {
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        self.stream.write_all(request.as_bytes())?;
-        let mut received = Vec::new();
-        loop {
-            let count = self.stream.read(&mut self.buffer)?;
-            ensure!(count > 0, "the connection was closed");
-            received.extend_from_slice(self.buffer.get(..count).unwrap_or_default());
-            if let Some(answer) = parse(&received)? {
-                return Ok(answer);
+    /// A connection broke or an answer was not 200.
+    pub(crate) fn closed_loop(&mut self, length: Duration) -> Result<Run> {
+        let start = Instant::now();
+        self.run(start, |connection, path, body, _| {
+            let mut latencies = Vec::new();
+            while start.elapsed() < length {
+                let sent = Instant::now();
+                post(connection, path, body)?;
+                latencies.push(sent.elapsed());
             }
-        }
+            Ok(latencies)
+        })
+    }
+
+    /// Posts at `rate` requests per second over all connections for `length`.
+    ///
+    /// # Errors
+    /// As for [`Clients::closed_loop`]: below the maximum rate no request may fail.
+    pub(crate) fn open_loop(&mut self, rate: f64, length: Duration) -> Result<Run> {
+        let count = u32::try_from(self.connections.len())?;
+        let interval = Duration::from_secs_f64(f64::from(count) / rate);
+        let start = Instant::now() + Duration::from_millis(50);
+        self.run(start, |connection, path, body, index| {
+            let mut due = start + interval * index / count;
+            let mut latencies = Vec::new();
+            while due < start + length {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                post(connection, path, body)?;
+                latencies.push(due.elapsed());
+                due += interval;
+            }
+            Ok(latencies)
+        })
+    }
+
+    fn run<F>(&mut self, start: Instant, client: F) -> Result<Run>
+    where
+        F: Fn(&mut Connection, &str, &str, u32) -> Result<Vec<Duration>> + Sync,
+    {
+        let (client, path, body) = (&client, self.path.as_str(), self.body.as_str());
+        let mut latencies = std::thread::scope(|scope| -> Result<Vec<Duration>> {
+            let clients: Vec<_> = (0..)
+                .zip(&mut self.connections)
+                .map(|(index, connection)| scope.spawn(move || client(connection, path, body, index)))
+                .collect();
+            let mut all = Vec::new();
+            for client in clients {
+                all.extend(client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??);
+            }
+            Ok(all)
+        })?;
+        let lasted = start.elapsed().as_secs_f64();
+        latencies.sort_unstable();
+        #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
+        let rate = latencies.len() as f64 / lasted;
+        Ok(Run { requests: latencies.len(), rate, p99: percentile(&latencies, 99) })
     }
 }
 
-fn parse(received: &[u8]) -> Result<Option<(u16, String)>> {
-    let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-    let head = String::from_utf8_lossy(received.get(..end).unwrap_or_default()).to_ascii_lowercase();
-    let status = head.split_whitespace().nth(1).and_then(|s| s.parse().ok()).context("no status")?;
-    let length: usize = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length:"))
-        .and_then(|value| value.trim().parse().ok())
-        .context("no content-length")?;
-    let body = received.get(end + 4..).unwrap_or_default();
-    Ok((body.len() >= length)
-        .then(|| (status, String::from_utf8_lossy(body.get(..length).unwrap_or_default()).into_owned())))
-}
-
-/// Posts once on a connection of its own.
-///
-/// # Errors
-/// As [`Connection::open`] and [`Connection::post`].
-pub(crate) fn post_once(port: u16, path: &str, body: &str) -> Result<(u16, String)> {
-    Connection::open(port)?.post(path, body)
-}
-
-/// Posts at `rate` requests per second over `connections` connections for `length` and gives every latency,
-/// sorted. Requests that fail are errors: at half the rate nothing may.
-///
-/// # Errors
-/// A connection broke or an answer was not 200.
-pub(crate) fn paced(
-    port: u16,
-    path: &str,
-    body: &str,
-    connections: u32,
-    rate: f64,
-    length: Duration,
-) -> Result<Vec<Duration>> {
-    let interval = Duration::from_secs_f64(f64::from(connections) / rate);
-    let start = Instant::now() + Duration::from_millis(50);
-    let mut latencies = std::thread::scope(|scope| -> Result<Vec<Duration>> {
-        let clients: Vec<_> = (0..connections)
-            .map(|index| {
-                let first = start + interval * index / connections;
-                scope.spawn(move || one_client(port, path, body, first, interval, start + length))
-            })
-            .collect();
-        let mut all = Vec::new();
-        for client in clients {
-            all.extend(client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??);
-        }
-        Ok(all)
-    })?;
-    latencies.sort_unstable();
-    Ok(latencies)
-}
-
-fn one_client(
-    port: u16,
-    path: &str,
-    body: &str,
-    first: Instant,
-    interval: Duration,
-    end: Instant,
-) -> Result<Vec<Duration>> {
-    let mut connection = Connection::open(port)?;
-    let mut due = first;
-    let mut latencies = Vec::new();
-    while due < end {
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let (status, _) = connection.post(path, body)?;
-        ensure!(status == 200, "status {status}");
-        latencies.push(due.elapsed());
-        due += interval;
-    }
-    Ok(latencies)
+fn post(connection: &mut Connection, path: &str, body: &str) -> Result<()> {
+    let (status, answer) = connection.post(path, body)?;
+    ensure!(status == 200, "status {status}: {answer}");
+    Ok(())
 }
 
 /// The `percent`th percentile of sorted values; zero of none.
 pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(rank).copied().unwrap_or_default()
+}
+
+/// In milliseconds.
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
 }

@@ -1,12 +1,13 @@
 //! Memory of a worker with 100 idle Python services, and the time from start to the first answer.
 
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
 use crate::Plan;
-use crate::environment::Environment;
+use crate::connection::Entrance;
+use crate::environment::{await_answer, one_server};
 use crate::processes::resident_kib;
 use crate::report::{Row, median};
 
@@ -30,28 +31,29 @@ class Idle(Service):
 /// # Errors
 /// A server does not start.
 pub(crate) fn measure(plan: &Plan) -> Result<Vec<Row>> {
-    let environment = Environment::start(&plan.crosstie, 1)?;
+    let environment = one_server(1)?;
+    let entrance = Entrance::plain(environment.address());
     for index in 0..100 {
         environment.drop_file(&format!("idle_{index}.py"), &service(index))?;
     }
     for index in 0..100 {
-        environment.await_answer(&format!("/idle/{index}"), "{}", |_| true)?;
+        await_answer(&entrance, &format!("/idle/{index}"), "{}", |_| true)?;
     }
     let mut starts = Vec::new();
     for _ in 0..plan.rounds {
         environment.stop()?;
         let start = Instant::now();
-        let port = environment.port;
-        let watch = std::thread::spawn(move || {
-            while crate::load::post_once(port, "/idle/0", "{}").map(|(status, _)| status).ok() != Some(200) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            start.elapsed()
-        });
-        environment.start_again()?;
-        starts.push(watch.join().map_err(|_| anyhow::anyhow!("the watch panicked"))?.as_secs_f64());
+        let first = std::thread::scope(|scope| -> Result<_> {
+            let watch = scope.spawn(|| {
+                await_answer(&entrance, "/idle/0", "{}", |_| true)?;
+                anyhow::Ok(start.elapsed())
+            });
+            environment.start_again()?;
+            watch.join().map_err(|_| anyhow::anyhow!("the watch panicked"))?
+        })?;
+        starts.push(first.as_secs_f64());
     }
-    let worker = *environment.workers()?.first().context("no worker")?;
+    let worker = *environment.ready_workers()?.first().context("no worker")?;
     let own = resident_kib(worker)?;
     let bare = bare_python()?;
     #[expect(clippy::cast_precision_loss, reason = "sizes in KiB")]
@@ -88,7 +90,7 @@ fn bare_python() -> Result<u64> {
     if let Some(output) = process.stdout.take() {
         std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line)?;
     }
-    let resident = resident_kib(process.id());
+    let resident = i32::try_from(process.id()).map_err(anyhow::Error::from).and_then(resident_kib);
     process.kill()?;
     process.wait()?;
     resident

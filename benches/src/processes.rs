@@ -1,31 +1,17 @@
-//! What processes cost, read from `/proc`: CPU time and resident memory of a process and its descendants.
+//! What processes cost, read from `/proc`: CPU time and resident memory.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use crosstie_test_support::processes::tree;
 
 /// Kernel clock ticks per second as `/proc` counts them; fixed at 100 for user space on Linux.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// `pid` and everything below it.
-pub(crate) fn tree(pid: u32) -> Vec<u32> {
-    let mut found = vec![pid];
-    let mut next = 0;
-    while let Some(parent) = found.get(next).copied() {
-        let path = format!("/proc/{parent}/task/{parent}/children");
-        let children = fs::read_to_string(path).unwrap_or_default();
-        found.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-        next += 1;
-    }
-    found
-}
-
 /// User and system time of one process so far.
-///
-/// # Errors
-/// The process is gone.
-pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
+fn cpu_time(pid: i32) -> Result<Duration> {
     // schedstat counts nanoseconds on the CPU per thread, far finer than the 10 ms ticks of `stat`.
     let mut total = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
@@ -41,16 +27,17 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis((ticks(11) + ticks(12)) * 1000 / TICKS_PER_SECOND))
 }
 
-/// CPU time of a process and its descendants that live now.
-pub(crate) fn tree_cpu_time(pid: u32) -> Duration {
-    tree(pid).into_iter().filter_map(|pid| cpu_time(pid).ok()).sum()
+/// CPU time of processes and their descendants that live now, each counted once.
+pub(crate) fn cpu_time_of_trees(roots: &[i32]) -> Duration {
+    let pids: BTreeSet<i32> = roots.iter().flat_map(|pid| tree(*pid)).map(|process| process.pid).collect();
+    pids.into_iter().filter_map(|pid| cpu_time(pid).ok()).sum()
 }
 
 /// Resident memory of one process in KiB (`VmRSS`).
 ///
 /// # Errors
 /// The process is gone.
-pub(crate) fn resident_kib(pid: u32) -> Result<u64> {
+pub(crate) fn resident_kib(pid: i32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     status
         .lines()

@@ -2,21 +2,28 @@
 //! half the rate, and how evenly two workers share 32 connections.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use crosstie_test_support::wrk::Report;
+use crosstie_test_support::{Environment, PortBase};
 
-use crate::environment::Environment;
-use crate::load::{Connection, WrkResult, paced, percentile, post_once, wrk};
-use crate::processes::tree_cpu_time;
+use crate::connection::{Connection, Entrance};
+use crate::environment::{await_answer, await_no_connections, one_server};
+use crate::load::{Clients, Posting, failures, milliseconds};
+use crate::processes::cpu_time_of_trees;
 use crate::report::{Row, median};
 use crate::{Plan, yardstick};
 
-const CONNECTIONS: usize = 32;
-const BODY: &str = r#"{"name":"Ada"}"#;
+/// Connections of every load.
+const CONNECTIONS: u32 = 32;
+/// What is posted to [`SERVICE`], at `/greet`.
+pub(crate) const BODY: &str = r#"{"name":"Ada"}"#;
 
-const SERVICE: &str = r#"
+/// A service with typed input and output.
+pub(crate) const SERVICE: &str = r#"
 from crosstie import Model, Service, rest
 
 class Name(Model):
@@ -36,6 +43,7 @@ class Greet(Service):
         self.response.payload = Greeting(text=f"Hello {self.request.input.name}")
 "#;
 
+/// A service that tells which worker answers.
 const WHO: &str = r#"
 import os
 from crosstie import Service, rest
@@ -48,22 +56,24 @@ class Who(Service):
         self.response.payload = {"pid": os.getpid()}
 "#;
 
+/// The bare handler in a process of its own.
 struct Yardstick {
     process: Child,
-    port: u16,
+    port: PortBase,
 }
 
 impl Yardstick {
-    fn start(port: u16) -> Result<Self> {
+    fn start() -> Result<Self> {
+        let port = PortBase::reserve()?;
         let process =
-            Command::new(std::env::current_exe()?).args(["yardstick", &port.to_string()]).spawn()?;
+            Command::new(std::env::current_exe()?).args(["yardstick", &port.number().to_string()]).spawn()?;
         let yardstick = Self { process, port };
-        let start = Instant::now();
-        while post_once(port, "/greet", BODY).is_err() {
-            ensure!(start.elapsed() < Duration::from_secs(30), "the yardstick does not answer");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        await_answer(&Entrance::plain(yardstick.address()), "/greet", BODY, |_| true)?;
         Ok(yardstick)
+    }
+
+    fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port.number()).into()
     }
 }
 
@@ -75,14 +85,15 @@ impl Drop for Yardstick {
 }
 
 /// CPU microseconds per request of the process tree below `pid` while `wrk` runs.
-fn cost(pid: u32, port: u16, seconds: u64) -> Result<(f64, WrkResult)> {
-    let before = tree_cpu_time(pid);
-    let result = wrk(port, "/greet", BODY, CONNECTIONS, seconds)?;
-    let spent = tree_cpu_time(pid).saturating_sub(before);
-    ensure!(result.failures == 0, "{} requests failed", result.failures);
+fn cost(pid: i32, address: SocketAddr, seconds: u64) -> Result<(f64, Report)> {
+    let before = cpu_time_of_trees(&[pid]);
+    let length = Duration::from_secs(seconds);
+    let report = Posting::start(address, "/greet", BODY, CONNECTIONS, length)?.finish()?;
+    let spent = cpu_time_of_trees(&[pid]).saturating_sub(before);
+    ensure!(failures(&report) == 0, "{} requests failed", failures(&report));
     #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
-    let per_request = spent.as_secs_f64() * 1e6 / result.requests as f64;
-    Ok((per_request, result))
+    let per_request = spent.as_secs_f64() * 1e6 / report.requests as f64;
+    Ok((per_request, report))
 }
 
 /// The rows of this file.
@@ -90,23 +101,25 @@ fn cost(pid: u32, port: u16, seconds: u64) -> Result<(f64, WrkResult)> {
 /// # Errors
 /// A server does not start, or a request fails.
 pub(crate) fn measure(plan: &Plan) -> Result<Vec<Row>> {
-    let environment = Environment::start(&plan.crosstie, 1)?;
+    let environment = one_server(1)?;
     environment.drop_file("greet.py", SERVICE)?;
-    environment.await_answer("/greet", BODY, |answer| answer == yardstick::ANSWER)?;
-    let bare = Yardstick::start(environment.port + 1)?;
-    let supervisor = environment.supervisor()?;
+    let entrance = Entrance::plain(environment.address());
+    await_answer(&entrance, "/greet", BODY, |answer| answer == yardstick::ANSWER)?;
+    let bare = Yardstick::start()?;
+    let bare_pid = i32::try_from(bare.process.id())?;
+    let supervisor = environment.supervisor().context("the server does not run")?;
 
     let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut rates, mut bare_rates, mut p99s) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
-        let (bare_cost, bare_run) = cost(bare.process.id(), bare.port, plan.seconds)?;
-        let (own_cost, own_run) = cost(supervisor, environment.port, plan.seconds)?;
+        let (bare_cost, bare_run) = cost(bare_pid, bare.address(), plan.seconds)?;
+        let (own_cost, own_run) = cost(supervisor, environment.address(), plan.seconds)?;
         ratios.push(own_cost / bare_cost);
         ours.push(own_cost);
         theirs.push(bare_cost);
-        rates.push(own_run.rate);
-        bare_rates.push(bare_run.rate);
-        p99s.push(own_run.p99_us);
+        rates.push(own_run.per_second);
+        bare_rates.push(bare_run.per_second);
+        p99s.push(milliseconds(own_run.p99()));
     }
     let ratio = median(ratios);
     let rate = median(rates);
@@ -121,21 +134,22 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Row>> {
             median(ours),
             median(theirs),
             median(bare_rates),
-            median(p99s) / 1000.0
+            median(p99s)
         ),
     }];
     rows.push(half_rate(plan, &environment, rate)?);
     drop(environment);
-    rows.push(balance(plan)?);
+    rows.push(balance()?);
     Ok(rows)
 }
 
 fn half_rate(plan: &Plan, environment: &Environment, rate: f64) -> Result<Row> {
+    let entrance = [Entrance::plain(environment.address())];
     let mut p99s = Vec::new();
     for _ in 0..plan.rounds {
-        let length = Duration::from_secs(plan.seconds);
-        let latencies = paced(environment.port, "/greet", BODY, 32, rate / 2.0, length)?;
-        p99s.push(percentile(&latencies, 99).as_secs_f64() * 1000.0);
+        let mut clients = Clients::open(&entrance, CONNECTIONS as usize, "/greet", BODY)?;
+        let run = clients.open_loop(rate / 2.0, Duration::from_secs(plan.seconds))?;
+        p99s.push(milliseconds(run.p99));
     }
     let p99 = median(p99s);
     Ok(Row {
@@ -148,16 +162,17 @@ fn half_rate(plan: &Plan, environment: &Environment, rate: f64) -> Result<Row> {
     })
 }
 
-fn balance(plan: &Plan) -> Result<Row> {
-    let environment = Environment::start(&plan.crosstie, 2)?;
+fn balance() -> Result<Row> {
+    let environment = one_server(2)?;
     environment.drop_file("who.py", WHO)?;
-    environment.await_answer("/who", "{}", |answer| answer.contains("pid"))?;
+    let entrance = Entrance::plain(environment.address());
+    await_answer(&entrance, "/who", "{}", |answer| answer.contains("pid"))?;
     let mut worst = 1.0_f64;
     for _ in 0..20 {
-        environment.await_no_connections()?;
+        await_no_connections(&environment)?;
         let mut connections = Vec::new();
         for _ in 0..CONNECTIONS {
-            connections.push(Connection::open(environment.port)?);
+            connections.push(Connection::open(&entrance)?);
         }
         let mut counts: HashMap<String, u32> = HashMap::new();
         for connection in &mut connections {

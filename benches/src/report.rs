@@ -25,6 +25,23 @@ pub(crate) struct Row {
     pub beside: String,
 }
 
+impl Row {
+    /// A measurement that gave nothing.
+    pub(crate) fn failed(name: &str, error: &anyhow::Error) -> Self {
+        // A cell of the table is one line, and a bar would end it.
+        let told = format!("{error:#}").replace('|', "/");
+        let told: Vec<&str> = told.split_whitespace().collect();
+        Self {
+            what: name.into(),
+            yardstick: "—".into(),
+            measured: "failed".into(),
+            limit: "a value".into(),
+            holds: false,
+            beside: told.join(" "),
+        }
+    }
+}
+
 /// All rows with the machine they were measured on.
 pub(crate) struct Report {
     machine: String,
@@ -54,8 +71,8 @@ impl Report {
         Ok(Self {
             machine: format!("{cpu}, {cores} cores, {memory}, Linux {kernel}, {rustc}"),
             commands: format!(
-                "`make bench`: {} paired runs of {} s each, `wrk -t1`; medians",
-                plan.rounds, plan.seconds
+                "`make bench`: {} paired runs of {} s each; medians; {} deaths of each component",
+                plan.rounds, plan.seconds, plan.deaths
             ),
             rows: Vec::new(),
         })
@@ -64,6 +81,12 @@ impl Report {
     /// Adds measured rows.
     pub(crate) fn add(&mut self, rows: Vec<Row>) {
         self.rows.extend(rows);
+    }
+
+    /// The rows that do not hold.
+    pub(crate) fn missed(&self) -> Vec<String> {
+        let missed = self.rows.iter().filter(|row| !row.holds);
+        missed.map(|row| format!("  {}: {}, must reach {}", row.what, row.measured, row.limit)).collect()
     }
 
     /// The rows as a Markdown table.
@@ -91,7 +114,7 @@ impl Report {
         let text = format!(
             "# Benchmark report\n\nMachine: {}.\n\nCommands: {}.\n\nCost is the CPU time (user + system) of all \
              server processes per request; the load generator shares the machine's cores, so throughput and p99 \
-             stand beside it only to help judge. Written by `make bench`; do not edit.\n\n{}",
+             stand beside it only to help judge. [What each row measures](README.md). Written by `make bench`; do not edit.\n\n{}",
             self.machine,
             self.commands,
             self.table()

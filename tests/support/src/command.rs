@@ -5,15 +5,34 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
+use std::sync::OnceLock;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-/// The binary under test: `CROSSTIE_BIN`, or the one that cargo built beside the running test.
+/// The binary that [`use_binary`] chose.
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes every command of this process run the binary at `path`.
+///
+/// # Errors
+/// There is none, or another one was chosen before.
+pub fn use_binary(path: &Path) -> Result<()> {
+    let path = path.canonicalize().with_context(|| format!("{} is missing", path.display()))?;
+    let chosen = CHOSEN.get_or_init(|| path.clone());
+    ensure!(*chosen == path, "{} was chosen before", chosen.display());
+    Ok(())
+}
+
+/// The binary under test: the one that [`use_binary`] chose, `CROSSTIE_BIN`, or the one that cargo built beside
+/// the running test.
 ///
 /// # Errors
 /// There is none.
 pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = CHOSEN.get() {
+        return Ok(path.clone());
+    }
     if let Some(path) = std::env::var_os("CROSSTIE_BIN") {
         return Ok(PathBuf::from(path));
     }
