@@ -54,6 +54,16 @@ pub fn is_ncname(text: &str) -> bool {
     characters.next().is_some_and(starts_name) && characters.all(continues_name)
 }
 
+/// Whether `text` is a `Name` (production 5).
+pub(crate) fn is_name(text: &str) -> bool {
+    text.starts_with(|first| first == ':' || starts_name(first)) && is_nmtoken(text)
+}
+
+/// Whether `text` is an `Nmtoken` (production 7).
+pub(crate) fn is_nmtoken(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|character| character == ':' || continues_name(character))
+}
+
 /// A name made of `text`: every character that a name without a colon cannot hold is written `_xHHHH_`, and
 /// so is an underscore that would read as the start of such an escape. Different texts stay different names.
 #[must_use]
@@ -98,6 +108,12 @@ mod tests {
         for other in ["", "1a", "-a", "a b", "a:b", ".", "a\u{d7}"] {
             assert!(!is_ncname(other), "{other}");
         }
+    }
+
+    #[test]
+    fn names_and_tokens_may_hold_colons() {
+        assert!(is_name(":a") && is_name("a:b") && is_name(":") && !is_name("1") && !is_name(""));
+        assert!(is_nmtoken("1-:") && !is_nmtoken("") && !is_nmtoken("a b"));
     }
 
     #[test]

@@ -3,18 +3,27 @@
 //! Layer 1. No I/O: bytes and text come in and go out. Nothing here follows a reference to another document,
 //! defines an entity, or costs more than its [`Limits`] allow.
 
+mod attachment;
 mod chars;
+pub mod convert;
 mod document;
 mod encoding;
 mod error;
+mod lexical;
 mod limits;
 pub mod namespace;
+mod sources;
+pub mod untyped;
 mod writer;
+pub mod xsd;
 
+pub use attachment::Attachment;
 pub use chars::{encode_name, is_ncname};
 pub use document::{Attribute, Document, Element, Node};
 pub use encoding::decode;
 pub use error::{Reason, XmlError};
 pub use limits::Limits;
 pub use namespace::QName;
+pub use sources::{DescriptionError, Resolver};
 pub use writer::{Mark, Writer};
+pub use xsd::SchemaSet;
