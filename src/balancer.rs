@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use crosstie_lb::directory;
-use crosstie_lb::settings::LbSettings;
+use crosstie_lb::settings::{LbSettings, SecuritySection};
 use crosstie_model::UnitName;
+use crosstie_model::certificate::CertificateEnd;
 use crosstie_process::pidfile;
 use crosstie_security::authority::Subject;
 use crosstie_security::identity::ComponentKind;
@@ -19,8 +20,8 @@ use crosstie_security::{CertificateAuthority, create_private_directory};
 use serde_json::{Value, json};
 
 use crate::environment::{Environment, reachable};
-use crate::process;
 use crate::quickstart::Ports;
+use crate::{certificates, process};
 
 /// Its name and its directory's.
 pub(crate) const NAME: &str = "lb";
@@ -148,6 +149,17 @@ impl Directory {
         Ok(running.iter().any(Option::is_some))
     }
 
+    /// When its certificates end, the one that clients see included where it is another.
+    fn certificates(&self) -> Vec<CertificateEnd> {
+        let (security, https) = match crosstie_lb::settings::load(&self.path) {
+            Ok(settings) => (settings.security, settings.https.certificate),
+            Err(_) => (SecuritySection::default(), None),
+        };
+        let mut files = vec![("load_balancer", security.certificate), ("ca", security.ca)];
+        files.extend(https.map(|certificate| ("https", certificate)));
+        certificates::ends(files.into_iter().map(|(name, path)| (name, self.path.join(path))))
+    }
+
     /// As the environment's status shows it.
     pub(crate) fn status(&self) -> Value {
         let (agent, haproxy) = (self.pid(), self.haproxy());
@@ -160,7 +172,7 @@ impl Directory {
         let address = self.address("http").map(|address| format!("http://{}", reachable(address)));
         let mut row = json!({
             "name": NAME, "kind": "load balancer", "state": state, "pid": agent, "haproxy": haproxy,
-            "address": address, "workers": [],
+            "address": address, "certificates": self.certificates(), "workers": [],
         });
         if let (Some(reason), Some(fields)) = (reason, row.as_object_mut()) {
             fields.insert("reason".into(), reason.into());

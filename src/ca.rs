@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::command::Context;
 use crate::environment::Environment;
 use crate::output::{Column, field, time_field};
+use crate::parts::{self, EnvironmentPart, PartKind};
 use crate::service_user;
 
 #[derive(Subcommand)]
@@ -125,6 +126,7 @@ fn order(client: &Client, subject: &Subject) -> Result<(IssuedCertificate, Strin
 fn renew(context: &Context, arguments: &RenewArguments) -> Result<()> {
     let (environment, client) = (context.environment()?, context.client()?);
     let now = time::OffsetDateTime::now_utc();
+    let parts = parts::of(&environment)?;
     let due = |held: &Held| match &arguments.name {
         Some(name) => held.description.subject.name == *name,
         None => held.description.expires - now < authority::RENEW_BEFORE,
@@ -142,7 +144,7 @@ fn renew(context: &Context, arguments: &RenewArguments) -> Result<()> {
             "name": held.description.subject.name,
             "certificate": held.certificate,
             "expires": answer.get("expires"),
-            "takes_effect": takes_effect(held.description.subject.kind),
+            "takes_effect": hand_over(&parts, held)?,
         }));
     }
     let columns = [
@@ -155,13 +157,32 @@ fn renew(context: &Context, arguments: &RenewArguments) -> Result<()> {
     context.output.list(&renewed.into(), &columns, "no certificate ends within 90 days")
 }
 
-/// When a renewed certificate is used.
-fn takes_effect(kind: ComponentKind) -> &'static str {
-    match kind {
-        ComponentKind::Server | ComponentKind::LoadBalancer => "at once",
-        ComponentKind::Client => "with the next command",
-        ComponentKind::Broker | ComponentKind::Database => "with its next start",
+/// Has the component take up its renewed certificate, as far as that is for this command to do; says when it is
+/// used.
+fn hand_over(parts: &[EnvironmentPart], held: &Held) -> Result<&'static str> {
+    let own = parts.iter().find(|part| part.certificate().certificate == held.certificate);
+    match (own, held.description.subject.kind) {
+        (Some(part), _) => take_up(part),
+        (None, ComponentKind::Server | ComponentKind::LoadBalancer) => Ok("at once"),
+        (None, ComponentKind::Client) => Ok("with the next command"),
+        // Whoever runs it knows how it is told.
+        (None, ComponentKind::Broker | ComponentKind::Database) => Ok("when it reads its files again"),
     }
+}
+
+fn take_up(part: &EnvironmentPart) -> Result<&'static str> {
+    let program = part.program()?;
+    if program.pid().is_none() {
+        return Ok("with its next start");
+    }
+    let name = part.kind.name();
+    program.renew_certificates().with_context(|| {
+        format!("the certificate of {name} is renewed, and is not used before `crosstie stop` and `start`")
+    })?;
+    Ok(match part.kind {
+        PartKind::Postgresql => "at once",
+        PartKind::Broker => "within ten seconds",
+    })
 }
 
 /// A certificate in the environment, with its key beside it.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use crosstie_model::certificate::CertificateEnd;
 use crosstie_model::settings::ServerSettings;
 use crosstie_security::authority::Subject;
 use crosstie_security::{CertificateAuthority, ClusterKey, authority};
@@ -64,6 +65,15 @@ pub(crate) fn renew(environment: &Environment, server: &ServerDirectory, setting
         Ok(()) => due.iter().for_each(|path| say(&format!("renewed {}", path.display()))),
         Err(error) => say(&format!("crosstie: a certificate ends soon and cannot be renewed: {error:#}")),
     }
+}
+
+/// When certificates in files end; one that cannot be read is left out.
+pub(crate) fn ends<'a>(files: impl IntoIterator<Item = (&'a str, PathBuf)>) -> Vec<CertificateEnd> {
+    let end = |(name, path): (&str, PathBuf)| {
+        let text = fs::read_to_string(path).ok()?;
+        Some(CertificateEnd::new(name, authority::expires_at(&text).ok()?))
+    };
+    files.into_iter().filter_map(end).collect()
 }
 
 fn ends_soon(path: &Path) -> bool {

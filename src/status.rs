@@ -7,6 +7,7 @@ use clap::Args;
 use crosstie_process::pidfile;
 use serde_json::{Value, json};
 
+use crate::certificates;
 use crate::client::Client;
 use crate::command::Context;
 use crate::component::Component;
@@ -90,9 +91,11 @@ fn component(environment: &Environment, component: &Component) -> Value {
     };
     let pid = component.pid();
     let state = if pid.is_some() { "running" } else { "stopped" };
+    let files = part.certificate();
+    let certificates = certificates::ends([(part.kind.kind(), files.certificate), ("ca", files.ca)]);
     json!({
         "name": component.name(), "kind": part.kind.kind(), "state": state, "pid": pid,
-        "address": part.address, "workers": [],
+        "address": part.address, "certificates": certificates, "workers": [],
     })
 }
 

@@ -23,7 +23,7 @@ use crate::report::SharedReport;
 use crate::runtime::{self, RuntimeError, parse_servers};
 use crate::settings::LbSettings;
 use crate::snippet::Snippet;
-use crate::{accepted, settings, snippet};
+use crate::{accepted, certificates, settings, snippet};
 
 /// How often everything is looked at without a reason.
 const TICK: Duration = Duration::from_secs(1);
@@ -336,6 +336,7 @@ impl Agent {
         if let Err(error) = written {
             tracing::error!(%error, "the configuration could not be written");
         }
+        self.report.write().certificates = certificates::ends(Path::new(HERE), &self.given.material);
         self.given.material.forget_others(Path::new(HERE), &self.rendered.text);
     }
 

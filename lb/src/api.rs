@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::report::SharedReport;
 use crate::statistics::{self, Table};
-use crate::{haproxy, runtime};
+use crate::{certificates, haproxy, runtime};
 
 /// Most connections at once; more wait.
 const MAX_CONNECTIONS: usize = 64;
@@ -158,6 +158,7 @@ async fn metrics(report: &SharedReport) -> Response<Full<Bytes>> {
     ] {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
     }
+    text.push_str(&certificates::metrics(&shown.certificates));
     page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
 }
 

@@ -8,6 +8,7 @@
 mod accepted;
 pub mod agent;
 pub mod api;
+pub mod certificates;
 pub mod check;
 pub mod directory;
 pub mod haproxy;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crosstie_model::certificate::CertificateEnd;
 use serde::Serialize;
 
 use crate::member::{Member, Pool};
@@ -67,6 +68,8 @@ pub struct Report {
     pub configuration: ConfigurationReport,
     /// The servers.
     pub members: MembersReport,
+    /// When the certificates in use end.
+    pub certificates: Vec<CertificateEnd>,
 }
 
 /// A report that several tasks share.

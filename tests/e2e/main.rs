@@ -23,6 +23,7 @@ mod documentation;
 mod garbage;
 mod hot_deploy;
 mod layering;
+mod links;
 mod members;
 mod odb;
 mod quickstart;

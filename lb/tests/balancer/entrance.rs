@@ -131,6 +131,12 @@ fn a_server_that_is_too_slow_gets_its_caller_504() {
 fn the_agents_api_is_for_holders_of_a_certificate() {
     let world = World::running(2);
     assert!(world.ask_api("/api/v1/stats", None).is_none());
+    let stranger = crosstie_security::CertificateAuthority::create("stranger").unwrap();
+    let issued = stranger.issue_client("ada").unwrap();
+    let strange = crate::world::Shown { certificate: issued.certificate_pem, key: issued.key_pem };
+    assert!(world.ask_api("/api/v1/stats", Some(&strange)).is_none());
+    // A database calls nobody: its certificate is good for being called only.
+    assert!(world.ask_api("/api/v1/stats", Some(&world.issue(ComponentKind::Database, "db"))).is_none());
     let shown = world.issue(ComponentKind::Client, "ada");
     let stats = world.stats().unwrap();
     assert_eq!(stats["name"], "lb");
@@ -145,4 +151,12 @@ fn the_agents_api_is_for_holders_of_a_certificate() {
     assert_eq!(status, 200);
     assert!(metrics.contains("crosstie_lb_server_up{server=\"server2\"} 1\n"), "{metrics}");
     assert_eq!(world.ask_api("/nothing", Some(&shown)).unwrap().0, 404);
+    // When the certificates in use end is told, in both.
+    let ends: Vec<_> =
+        stats["certificates"].as_array().unwrap().iter().map(|end| end["certificate"].clone()).collect();
+    assert_eq!(ends, ["load_balancer", "ca"]);
+    let own = std::fs::read_to_string(world.balancer().join("tls/lb.pem")).unwrap();
+    let seconds = crosstie_security::authority::expires_at(&own).unwrap().unix_timestamp();
+    let line = format!("crosstie_certificate_expiry_seconds{{certificate=\"load_balancer\"}} {seconds}\n");
+    assert!(metrics.contains(&line), "{metrics}");
 }

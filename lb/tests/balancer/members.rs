@@ -1,8 +1,11 @@
 //! How the agent learns of the servers, and what it does not believe.
 
+use std::net::SocketAddr;
+
 use crosstie_security::CertificateAuthority;
+use crosstie_security::authority::IssuedCertificate;
 use crosstie_security::identity::ComponentKind;
-use crosstie_test_support::wait_until;
+use crosstie_test_support::{wait_for, wait_until};
 
 use crate::world::World;
 
@@ -73,6 +76,45 @@ fn a_server_under_another_name_or_of_another_authority_gets_nothing() {
     load.wait_for_more(300);
     assert_eq!(world.servers_up(), Some(1));
     assert_eq!(load.stop().lost(""), 0);
+}
+
+#[test]
+fn nobody_but_a_server_of_the_cluster_is_believed_about_the_members() {
+    let mut world = World::new(2);
+    let stranger = CertificateAuthority::create("stranger").unwrap();
+    let save = |name: &str, issued: IssuedCertificate| {
+        let path = world.home().join(name);
+        issued.save(&path.with_extension("pem"), &path.with_extension("key")).unwrap();
+    };
+    save("stranger", stranger.issue_server("server1", &["server1"], &[world.host()]).unwrap());
+    save(
+        "elsewhere",
+        world.authority.issue_server("server1", &["server1"], &["10.9.9.9".parse().unwrap()]).unwrap(),
+    );
+    world.issue(ComponentKind::Broker, "broker");
+    let impostors =
+        [("stranger", "UnknownIssuer"), ("elsewhere", "not valid for"), ("broker", "no server's")];
+    let host = world.host();
+    let at = |index: usize| SocketAddr::new(host, 18_000 + u16::try_from(index).unwrap());
+    for (index, (name, _)) in impostors.iter().enumerate() {
+        world.serve_members(name, at(index));
+    }
+    let addresses: Vec<_> = (0..impostors.len()).map(at).collect();
+    world.configure(|settings| settings.lb.members = vec![addresses[0]]);
+    world.start_agent();
+    let asked = |index: usize| {
+        let fault = world.stats().unwrap()["members"]["fault"].as_str().unwrap_or_default().to_owned();
+        fault.starts_with(&at(index).to_string()).then_some(fault)
+    };
+    for (index, (_, reason)) in impostors.iter().enumerate() {
+        world.configure(|settings| settings.lb.members = vec![addresses[index]]);
+        let fault = wait_for("the impostor is refused", || asked(index));
+        assert!(fault.contains(reason), "{fault}");
+        assert!(world.stats().unwrap()["members"]["members"].as_array().unwrap().is_empty());
+    }
+    assert_eq!(world.told().asked, 0, "nothing was asked of any of them");
+    world.configure(|settings| settings.lb.members = vec![world.management()]);
+    world.wait_for_servers(2);
 }
 
 #[test]

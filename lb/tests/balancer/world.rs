@@ -84,7 +84,7 @@ impl World {
             world.start_server(number);
         }
         world.issue(ComponentKind::Server, "management");
-        world.serve_members();
+        world.serve_members("management", world.management());
         world.tell_all();
         world.make_balancer();
         world
@@ -273,14 +273,15 @@ impl World {
         wait_until("the servers are asked", || self.told().asked >= goal);
     }
 
-    fn serve_members(&self) {
-        let (path, told) = (self.home.path().join("management"), Arc::clone(&self.told));
+    /// Tells members at `address`, with the certificate `NAME.pem`.
+    pub(crate) fn serve_members(&self, name: &str, address: SocketAddr) {
+        let (path, told) = (self.home.path().join(name), Arc::clone(&self.told));
         let certificate =
             ReloadingCertificate::load(path.with_extension("pem"), path.with_extension("key")).unwrap();
         let roots = tls::roots(self.authority.certificate_pem().as_bytes()).unwrap();
         let clients = ClientAuthentication::Required(roots);
         let tls = tls::server_config(certificate, tls::ALPN_HTTP, &clients).unwrap();
-        let listener = std::net::TcpListener::bind(self.management()).unwrap();
+        let listener = std::net::TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
         // Ends with the test's process.
         std::thread::spawn(move || {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crosstie_model::certificate::CertificateEnd;
 use crosstie_model::ports::ServiceDirectory;
 use crosstie_model::settings::ServerSettings;
 use crosstie_model::{Event, ServiceName};
@@ -85,34 +86,6 @@ impl BusStatus {
     #[must_use]
     pub fn in_host() -> Self {
         Self { kind: "in-host".to_owned(), reachable: true, since: None, error: None }
-    }
-}
-
-/// When a certificate in use ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct CertificateEnd {
-    /// `server` for its own, `ca` for its authority's.
-    pub certificate: String,
-    /// When it ends (RFC 3339).
-    #[serde(with = "time::serde::rfc3339")]
-    #[schemars(with = "String")]
-    pub expires: OffsetDateTime,
-    /// Whether it ends within 90 days and should be renewed.
-    pub renew: bool,
-}
-
-impl CertificateEnd {
-    /// The certificate called `certificate`, which ends at `expires`.
-    #[must_use]
-    pub fn new(certificate: &str, expires: OffsetDateTime) -> Self {
-        let renew = expires - OffsetDateTime::now_utc() < crosstie_security::authority::RENEW_BEFORE;
-        Self { certificate: certificate.to_owned(), expires, renew }
-    }
-
-    /// When it ends, in seconds since 1970.
-    #[must_use]
-    pub fn unix_seconds(&self) -> u64 {
-        u64::try_from(self.expires.unix_timestamp()).unwrap_or_default()
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use crosstie_model::UnitName;
+pub use crosstie_model::certificate::RENEW_BEFORE;
 use crosstie_model::names::NameError;
 use crosstie_model::secret::SecretValue;
 use rcgen::{
@@ -31,8 +32,6 @@ const AUTHORITY_LIFE: Duration = Duration::days(3650);
 /// How long a component's certificate lives: two years, as nobody is forced to renew one every few weeks,
 /// and a forgotten environment must not live for ever.
 const COMPONENT_LIFE: Duration = Duration::days(730);
-/// A component certificate with less than this left should be renewed.
-pub const RENEW_BEFORE: Duration = Duration::days(90);
 /// By how much certificates are backdated.
 const CLOCK_SKEW: Duration = Duration::hours(1);
 /// Longest common name (RFC 5280, appendix A: ub-common-name).

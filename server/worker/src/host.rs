@@ -3,9 +3,8 @@
 use std::os::unix::process::parent_id;
 use std::sync::Arc;
 
-use crosstie_api::host::{
-    BusStatus, CertificateEnd, Host, Quarantined, ServerProcesses, WorkerPhase, WorkerProcess,
-};
+use crosstie_api::host::{BusStatus, Host, Quarantined, ServerProcesses, WorkerPhase, WorkerProcess};
+use crosstie_model::certificate::CertificateEnd;
 use crosstie_model::ports::ServiceDirectory;
 use crosstie_model::settings::ServerSettings;
 use crosstie_model::{Event, ServiceName};

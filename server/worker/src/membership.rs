@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use crosstie_api::host::CertificateEnd;
+use crosstie_model::certificate::CertificateEnd;
 use crosstie_odb::MemberState;
 use crosstie_security::{ReloadingCertificate, authority};
 

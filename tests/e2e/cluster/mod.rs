@@ -1,6 +1,7 @@
 //! What a cluster promises, tried on whole clusters with their own PostgreSQL, RabbitMQ and HAProxy under a
 //! steady load whose every request is accounted for.
 
+mod certificates;
 mod changes;
 mod deaths;
 mod quickstart;

@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use crosstie_security::CertificateAuthority;
+use crosstie_security::authority::Subject;
+use crosstie_security::identity::ComponentKind;
 use crosstie_test_support::Http;
 use serde_json::{Value, json};
 
@@ -52,8 +55,21 @@ fn nobody_reaches_a_server_but_through_the_load_balancer() {
     let steady = Steady::start();
     let cluster = &steady.cluster;
     // Without a certificate of the load balancer the servers' listeners do not even speak HTTP.
-    let direct = Http::trusting(format!("https://{}", cluster.at(0)), &cluster.ca().unwrap()).unwrap();
-    assert!(direct.get("/steady").is_err());
+    let (ca, url) = (cluster.ca().unwrap(), format!("https://{}", cluster.at(0)));
+    assert!(Http::trusting(&url, &ca).unwrap().get("/steady").is_err());
+    let showing = |certificate: &str| {
+        let file = |end: &str| fs::read(cluster.root().join(certificate).with_extension(end)).unwrap();
+        Http::showing(&url, &ca, &file("pem"), &file("key")).unwrap().get("/steady")
+    };
+    for other in ["client/client", "server2/tls/server", "ca/broker", "ca/postgresql"] {
+        assert!(showing(other).is_err(), "{other}");
+    }
+    assert_eq!(showing("lb/tls/lb").unwrap().status, 200);
+    let stranger = CertificateAuthority::create("stranger").unwrap();
+    let issued = stranger.issue(&Subject::listening(ComponentKind::LoadBalancer, "lb", [])).unwrap();
+    let strange =
+        Http::showing(&url, &ca, issued.certificate_pem.as_bytes(), issued.key_pem.expose()).unwrap();
+    assert!(strange.get("/steady").is_err());
     // What a client says of its own certificate or address is overwritten.
     let lying = cluster.http().header("x-forwarded-for", "10.9.9.9").header("x-ssl-client-verify", "0");
     assert_eq!(lying.get("/steady").unwrap().status, 200);

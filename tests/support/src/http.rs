@@ -48,6 +48,20 @@ impl Http {
         Ok(Self::with_tls(base, Some(tls)))
     }
 
+    /// A client as [`Http::trusting`] gives it, which shows the certificate `chain_pem` with its key.
+    ///
+    /// # Errors
+    /// A text is no certificate, or no key.
+    pub fn showing(base: impl Into<String>, ca_pem: &[u8], chain_pem: &[u8], key_pem: &[u8]) -> Result<Self> {
+        let certificate = |pem| ureq::tls::Certificate::from_pem(pem).context("not a PEM certificate");
+        let key = ureq::tls::PrivateKey::from_pem(key_pem).context("not a PEM key")?;
+        let tls = ureq::tls::TlsConfig::builder()
+            .root_certs(ureq::tls::RootCerts::from([certificate(ca_pem)?]))
+            .client_cert(Some(ureq::tls::ClientCert::new_with_certs(&[certificate(chain_pem)?], key)))
+            .build();
+        Ok(Self::with_tls(base, Some(tls)))
+    }
+
     fn with_tls(base: impl Into<String>, tls: Option<ureq::tls::TlsConfig>) -> Self {
         let config = Agent::config_builder()
             .proxy(None)

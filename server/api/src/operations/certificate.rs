@@ -3,7 +3,10 @@
 //!
 //! Its key lies in the ODB, sealed with the cluster key; it is opened for one signature and forgotten.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crosstie_odb::{CertificateRow, NewCertificate};
 use crosstie_security::CertificateAuthority;
@@ -17,6 +20,12 @@ use time::format_description::well_known::Rfc3339;
 use super::{OperationError, Operations, Refusal};
 use crate::access::Caller;
 use crate::clock::timestamp;
+
+/// The gauge of all components' certificates.
+const COMPONENT_METRIC: &str = "crosstie_component_certificate_expiry_seconds";
+
+/// How long the ODB may take when metrics are asked for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Most names and addresses of one certificate.
 pub(super) const MAX_ALTERNATIVES: usize = 64;
@@ -131,6 +140,30 @@ impl Operations {
             views.push(view(row, newest && row.certificate.expires_us < soon_us));
         }
         Ok(views)
+    }
+
+    /// When the newest certificate of each component on record ends, in Prometheus text form: those of load
+    /// balancers, brokers and databases too, wherever they run. Empty while the ODB is away.
+    pub async fn certificate_metrics(&self) -> String {
+        let rows = tokio::time::timeout(PATIENCE, self.odb().certificates()).await;
+        let Ok(Ok(rows)) = rows else { return String::new() };
+        // Rows of one holder are in the order of their ends: the last counts.
+        let newest: BTreeMap<_, _> = rows
+            .into_iter()
+            .map(|row| ((row.certificate.kind, row.certificate.name), row.certificate.expires_us))
+            .collect();
+        if newest.is_empty() {
+            return String::new();
+        }
+        let mut text = format!(
+            "# HELP {COMPONENT_METRIC} When the newest certificate of a component ends, in seconds since 1970.\n\
+             # TYPE {COMPONENT_METRIC} gauge\n"
+        );
+        for ((kind, name), expires_us) in newest {
+            let seconds = expires_us / 1_000_000;
+            let _ = writeln!(text, "{COMPONENT_METRIC}{{kind=\"{kind}\",name=\"{name}\"}} {seconds}");
+        }
+        text
     }
 
     /// The authority's certificate.

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use crosstie_model::Revision;
+use crosstie_model::certificate::CertificateEnd;
 use crosstie_model::event::ClosedChannel;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Operations;
-use crate::host::{BusStatus, CertificateEnd, Quarantined, WorkerProcess};
+use crate::host::{BusStatus, Quarantined, WorkerProcess};
 
 /// How long the ODB may take to say which revision it is at.
 const ODB_PATIENCE: Duration = Duration::from_secs(2);

@@ -124,6 +124,13 @@ async fn a_request_is_signed_and_the_certificate_is_on_record() {
     assert_eq!(issued.subject.names, ["lb.example.org"]);
     assert_eq!(issued.subject.addresses.len(), 2);
 
+    let metrics = world.get("/metrics").await.text;
+    let seconds = issued.expires.unix_timestamp();
+    let line = format!(
+        "crosstie_component_certificate_expiry_seconds{{kind=\"load_balancer\",name=\"lb\"}} {seconds}\n"
+    );
+    assert!(metrics.ends_with(&line), "{metrics}");
+
     let listed = world.get("/certificates").await.json;
     assert_eq!(listed[0]["serial"], answer.json["serial"]);
     assert_eq!((listed[0]["author"].as_str(), listed[0]["renew"].as_bool()), (Some("admin"), Some(false)));

@@ -32,6 +32,7 @@ async fn status_needs_no_odb_and_says_that_it_is_degraded() {
     let status = world.operations.status().await;
     assert_eq!((status.state.as_str(), status.odb.reachable, status.pid), ("degraded", false, 99));
     assert_eq!(status.workers.len(), 3);
+    assert_eq!(world.operations.certificate_metrics().await, "", "what needs the ODB is left out of metrics");
     *world.host.degraded.lock().unwrap() = Some("it runs from its last good snapshot".into());
     assert!(world.operations.status().await.degraded.unwrap().contains("last good"));
     let waited = world.operations.wait_until_served(Revision(1), Duration::from_millis(10)).await;

@@ -40,7 +40,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
         method: Verb::Get,
         path: "/metrics",
         operation: "getMetrics",
-        summary: "All metrics of the answering server in Prometheus text form.",
+        summary: "All metrics of the answering server, and when components' certificates end, in Prometheus text form.",
         role: Some(Role::Viewer),
         query: None,
         body: Body::None,
@@ -107,7 +107,8 @@ async fn status(call: Call) -> Outcome {
 }
 
 async fn metrics(call: Call) -> Outcome {
-    let metrics = call.operations().host().metrics();
+    let mut metrics = call.operations().host().metrics();
+    metrics.push_str(&call.operations().certificate_metrics().await);
     Ok(text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics))
 }
 
