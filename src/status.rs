@@ -56,6 +56,7 @@ fn workers(context: &Context, component: &Value) -> Result<()> {
     for service in component.get("quarantined").and_then(Value::as_array).into_iter().flatten() {
         line(&format!("\nQuarantined: {} ({})", field(service, "name"), field(service, "reason")))?;
     }
+    refused_settings(component)?;
     for ending in component.get("certificates").and_then(Value::as_array).into_iter().flatten() {
         if ending.get("renew") == Some(&Value::Bool(true)) {
             let (which, ends) = (field(ending, "certificate"), time_field(ending, "expires"));
@@ -80,6 +81,16 @@ fn workers(context: &Context, component: &Value) -> Result<()> {
         Column::new("RESTARTS", |row| field(row, "restarts")),
     ];
     context.output.list(workers, &columns, "")
+}
+
+fn refused_settings(component: &Value) -> Result<()> {
+    let faults = component.get("refused_settings").and_then(Value::as_array);
+    let Some(faults) = faults.filter(|faults| !faults.is_empty()) else { return Ok(()) };
+    line(&format!("\n{} goes on with earlier settings; its files are refused:", field(component, "name")))?;
+    for fault in faults.iter().filter_map(Value::as_str) {
+        line(&format!("  {fault}"))?;
+    }
+    Ok(())
 }
 
 /// One component as the status shows it.
@@ -120,9 +131,16 @@ fn server_row(environment: &Environment, server: &ServerDirectory) -> Value {
         Ok(status) => {
             let degraded = status.get("degraded").filter(|reason| !reason.is_null()).cloned();
             fields.insert("state".into(), status.get("state").cloned().unwrap_or_else(|| "running".into()));
-            for key in
-                ["version", "member", "bus", "workers", "quarantined", "closed_channels", "certificates"]
-            {
+            for key in [
+                "version",
+                "member",
+                "bus",
+                "workers",
+                "quarantined",
+                "refused_settings",
+                "closed_channels",
+                "certificates",
+            ] {
                 if let Some(value) = status.get(key) {
                     fields.insert(key.into(), value.clone());
                 }

@@ -258,11 +258,18 @@ fn a_hand_edit_of_the_settings_is_accepted_refused_and_rolled_back() {
         said.contains("max_headers")
     });
     assert_eq!(environment.http().get("/api-docs").unwrap().status, 200, "what runs is untouched");
+    let status = environment.run(&["status"]).unwrap().success().unwrap().stdout;
+    let (said, fault) = status.split_once("goes on with earlier settings").expect("status says so");
+    assert!(!said.contains("max_headers"), "{status}");
+    assert!(fault.contains("\n  config/server.toml:"), "{status}");
+    assert!(fault.contains(": http.max_headers: must be a whole number, 10 to 1000"), "{status}");
+    assert_eq!(environment.component().unwrap()["refused_settings"].as_array().unwrap().len(), 1);
 
     environment.run(&["config", "rollback", &first]).unwrap().success().unwrap();
     assert_eq!(fs::read_to_string(environment.settings_file()).unwrap(), original);
     assert_eq!(environment.wait_for_status("/openapi", 200).status, 200);
     assert_eq!(environment.wait_for_status("/api-docs", 404).status, 404);
+    assert_eq!(environment.component().unwrap()["refused_settings"], json!([]));
 }
 
 #[test]

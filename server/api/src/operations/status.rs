@@ -1,7 +1,9 @@
 //! How this server is. Answers whatever else is broken: it needs no ODB and says whether there is one.
 
+use std::path::Path;
 use std::time::Duration;
 
+use crosstie_config::{settings, user};
 use crosstie_model::Revision;
 use crosstie_model::certificate::CertificateEnd;
 use crosstie_model::event::ClosedChannel;
@@ -48,6 +50,9 @@ pub struct ServerStatus {
     pub member: Option<String>,
     /// When the certificates it uses end.
     pub certificates: Vec<CertificateEnd>,
+    /// What is wrong with the configuration files as they lie there now, by file, line and key: the server goes
+    /// on with what it had before. Empty when they are right.
+    pub refused_settings: Vec<String>,
     /// Active channels that nobody can use here.
     pub closed_channels: Vec<ClosedChannel>,
 }
@@ -106,7 +111,28 @@ impl Operations {
             quarantined: self.host().quarantined(),
             member: self.host().member_state().map(|state| state.to_string()),
             certificates: self.host().certificates(),
+            refused_settings: self.refused_settings().await,
             closed_channels: self.serving().closed_channels(self.host()),
         }
     }
+
+    /// Read anew for each call: a hand edit may be a moment old.
+    async fn refused_settings(&self) -> Vec<String> {
+        let directory = self.directory().to_owned();
+        tokio::task::spawn_blocking(move || refused_settings(&directory)).await.unwrap_or_default()
+    }
+}
+
+fn refused_settings(directory: &Path) -> Vec<String> {
+    let settings = settings::load(directory).err();
+    let user = user::load(&directory.join(user::USER_DIRECTORY)).err();
+    let faults = settings.into_iter().flatten().chain(user.into_iter().flatten());
+    faults
+        .map(|mut fault| {
+            if let Ok(short) = fault.file.strip_prefix(directory) {
+                fault.file = short.to_owned();
+            }
+            fault.to_string()
+        })
+        .collect()
 }
