@@ -83,7 +83,7 @@ impl<'e, 'w, 'o, 'a> Emission<'e, 'w, 'o, 'a> {
         }
         if self.writing.options.unknown == UnknownMembers::Refuse {
             for extra in self.extras.iter().filter(|extra| extra.written < extra.values.len()) {
-                self.writing.trail.fault_at(extra.key, "the member is not known here");
+                self.writing.trail.fault_at(extra.key, "is not known here");
             }
         }
     }
@@ -95,7 +95,7 @@ impl<'e, 'w, 'o, 'a> Emission<'e, 'w, 'o, 'a> {
                 continue;
             }
             let detail = match supply.written {
-                0 => "the member may not stand beside the others",
+                0 => "may not stand beside the others",
                 _ => "there are more of it than may be",
             };
             self.writing.trail.fault_at(&member.key, detail);
@@ -253,12 +253,12 @@ impl<'e, 'w, 'o, 'a> Emission<'e, 'w, 'o, 'a> {
         if let Some(model) = self.model {
             first_names(model, &particle.term, &mut names);
         }
-        let detail = match names.as_slice() {
-            [] => "a member is missing".to_owned(),
-            [one] => format!("the member {one:?} is missing"),
-            many => format!("one of these members is missing: {}", quoted(many)),
-        };
-        self.writing.trail.fault(detail);
+        let trail = &mut self.writing.trail;
+        match names.as_slice() {
+            [] => trail.fault("a member is missing"),
+            [one] => trail.fault_at(one, "is required"),
+            many => trail.fault(format!("one of {} is required", quoted(many))),
+        }
     }
 }
 

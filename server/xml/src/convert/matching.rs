@@ -55,7 +55,7 @@ impl<'m, 'r> Matching<'m, 'r> {
             }
         }
         for child in unknown {
-            reading.trail.fault_at(child.local(), "the element is not known here");
+            reading.trail.fault_at(child.local(), "is not known here");
         }
         let slots = vec![Slot::default(); model.members.len()];
         Self { reading, model, children, at: 0, slots, wild: Vec::new() }
@@ -65,8 +65,8 @@ impl<'m, 'r> Matching<'m, 'r> {
         self.particle(&self.model.particle);
         if let Some((child, _)) = self.children.get(self.at) {
             let detail = match self.slots.iter().any(|slot| !slot.is_empty()) || self.at > 0 {
-                true => "the element is not allowed here: it is out of order or there are too many",
-                false => "the element is not allowed here",
+                true => "is not allowed here: it is out of order or there are too many",
+                false => "is not allowed here",
             };
             self.reading.trail.fault_at(child.local(), detail);
         }
@@ -170,12 +170,12 @@ impl<'m, 'r> Matching<'m, 'r> {
     fn missing(&mut self, particle: &Particle) {
         let mut names = Vec::new();
         first_names(self.model, &particle.term, &mut names);
-        let detail = match names.as_slice() {
-            [] => "an element is missing".to_owned(),
-            [one] => format!("the element {one:?} is missing"),
-            many => format!("one of these elements is missing: {}", quoted(many)),
-        };
-        self.reading.trail.fault(detail);
+        let trail = &mut self.reading.trail;
+        match names.as_slice() {
+            [] => trail.fault("an element is missing"),
+            [one] => trail.fault_at(one, "is required"),
+            many => trail.fault(format!("one of {} is required", quoted(many))),
+        }
     }
 }
 

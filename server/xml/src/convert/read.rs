@@ -142,7 +142,7 @@ impl<'r> Reading<'r> {
             TypeDefinition::Any => self.anything(element),
             TypeDefinition::Simple(_) => {
                 for attribute in element.attributes().filter(|a| !TOLERATED.contains(&a.namespace)) {
-                    self.trail.fault(format!("the attribute {:?} is not known here", attribute.local));
+                    self.trail.fault_at(&format!("@{}", attribute.local), "is not known here");
                 }
                 self.simple(id, element)
             }
@@ -205,7 +205,7 @@ impl<'r> Reading<'r> {
             }
             Content::Empty => {
                 for child in element.elements() {
-                    self.trail.fault_at(child.local(), "the element is not known here");
+                    self.trail.fault_at(child.local(), "is not known here");
                 }
                 self.loose_text(complex, element, &mut members);
                 if complex.shape == Shape::Value {
@@ -251,7 +251,7 @@ impl<'r> Reading<'r> {
                 }
                 _ if TOLERATED.contains(&attribute.namespace) => continue,
                 _ => {
-                    self.trail.fault_at(&format!("@{}", attribute.local), "the attribute is not known here");
+                    self.trail.fault_at(&format!("@{}", attribute.local), "is not known here");
                     continue;
                 }
             };
@@ -289,7 +289,7 @@ impl<'r> Reading<'r> {
                 continue;
             }
             if own.required {
-                self.trail.fault(format!("the attribute {:?} is missing", &*own.name.local));
+                self.trail.fault_at(&own.key, "is required");
             } else if let Some(default) = own.default.as_ref().or(own.fixed.as_ref())
                 && let Ok(value) = text::read(self.context(None), own.type_id, default)
             {

@@ -160,7 +160,7 @@ impl<'w, 'o, 'a> Writing<'w, 'o, 'a> {
             TypeDefinition::Complex(complex) => self.body(complex, value),
             _ => match value.as_object().and_then(|members| members.get("#text")) {
                 Some(text) => self.simple(id, text),
-                None => self.trail.fault("\"#text\" is missing"),
+                None => self.trail.fault_at("#text", "is required"),
             },
         }
     }
@@ -221,7 +221,7 @@ impl<'w, 'o, 'a> Writing<'w, 'o, 'a> {
         if self.options.unknown == UnknownMembers::Refuse {
             for key in members.keys() {
                 if key != "#text" && key != "@xsi:type" && !is_attribute(complex, key) {
-                    self.trail.fault_at(key, "the member is not known here");
+                    self.trail.fault_at(key, "is not known here");
                 }
             }
         }
@@ -236,7 +236,7 @@ impl<'w, 'o, 'a> Writing<'w, 'o, 'a> {
                 },
                 None if own.required => match &own.fixed {
                     Some(fixed) => self.writer.attribute(&own.name.namespace, &own.name.local, fixed),
-                    None => self.trail.fault(format!("the attribute {:?} is missing", &*own.key)),
+                    None => self.trail.fault_at(&own.key, "is required"),
                 },
                 None => {}
             }
@@ -321,33 +321,49 @@ impl<'w, 'o, 'a> Writing<'w, 'o, 'a> {
                 || (value.is_null() && declaration.nillable)
         };
         let (exact, others): (Vec<_>, Vec<_>) = model.members.iter().partition(is_exact);
-        let fits = exact.into_iter().chain(others).any(|member| self.fits(member, value));
-        self.options.unknown = unknown;
-        if !fits {
-            self.trail.fault("the value is none of those that may stand here");
+        let meant = exact.len();
+        let mut likeliest: Option<Vec<Fault>> = None;
+        let mut fits = false;
+        for (place, member) in exact.into_iter().chain(others).enumerate() {
+            let faults = self.attempt(member, value);
+            fits = faults.is_empty();
+            if fits {
+                break;
+            }
+            let is_better = likeliest.as_ref().is_none_or(|known| known.len() > faults.len());
+            if place < meant && is_better {
+                likeliest = Some(faults);
+            }
         }
+        self.options.unknown = unknown;
+        match likeliest {
+            _ if fits => {}
+            Some(faults) => self.trail.faults.extend(faults),
+            None => self.trail.fault("the value is none of those that may stand here"),
+        }
+        self.trail.faults.truncate(super::MAX_FAULTS);
     }
 
-    /// Writes `value` as `member`, or nothing if it does not fit.
-    fn fits(&mut self, member: &'w Member, value: &'w Value) -> bool {
+    /// Writes `value` as `member`, or nothing and tells why it does not fit.
+    fn attempt(&mut self, member: &'w Member, value: &'w Value) -> Vec<Fault> {
         self.tries += 1;
-        if self.tries > MAX_TRIES {
-            return false;
-        }
         let mark = self.writer.mark();
         let attached = self.options.attach.as_ref().map_or(0, |attach| attach.attachments.len());
         // Faults of their own: those known might fill the list.
         let known = std::mem::take(&mut self.trail.faults);
-        self.alternative(member, value);
-        let fits = self.trail.faults.is_empty();
-        self.trail.faults = known;
-        if !fits {
+        if self.tries > MAX_TRIES {
+            self.trail.fault("finding out which alternative fits takes too long");
+        } else {
+            self.alternative(member, value);
+        }
+        let faults = std::mem::replace(&mut self.trail.faults, known);
+        if !faults.is_empty() {
             self.writer.rewind(mark);
             if let Some(attach) = self.options.attach.as_deref_mut() {
                 attach.attachments.truncate(attached);
             }
         }
-        fits
+        faults
     }
 
     fn alternative(&mut self, member: &'w Member, value: &'w Value) {

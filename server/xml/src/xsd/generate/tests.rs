@@ -155,6 +155,27 @@ fn what_is_not_declared_holds_anything() {
 }
 
 #[test]
+fn what_fits_no_alternative_is_told_by_the_likeliest() {
+    let one = |tag: &str, member: &str| {
+        json!({"type": "object", "title": tag, "properties": {"kind": {"const": tag}, member: {"type": "integer"}},
+            "required": ["kind", member]})
+    };
+    let schema = json!({"type": "object", "properties": {"pay": {"anyOf": [one("card", "number"), one("cash", "amount"),
+        {"type": "integer"}]}}, "required": ["pay"]});
+    let (set, _) = generated("op", Some(&schema), Role::Request);
+    let told = |value: Value| -> Vec<String> {
+        let faults = write(&set, "op", &json!({"pay": value})).unwrap_err();
+        faults.iter().map(|fault| format!("{} {}", fault.pointer, fault.detail)).collect()
+    };
+    assert_eq!(told(json!({"kind": "cash", "amount": "x"})), ["/pay/amount the value is not an integer"]);
+    assert_eq!(told(json!(true)), ["/pay the value is none of those that may stand here"]);
+    for (value, element) in [(json!({"kind": "cash", "amount": 5}), "cash"), (json!(5), "integer")] {
+        let written = write(&set, "op", &json!({"pay": value})).unwrap();
+        assert!(written.to_lowercase().contains(&format!("<t:{element}>")), "{written}");
+    }
+}
+
+#[test]
 fn schemas_without_counterpart_are_refused() {
     for schema in [
         json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/None"}}}),
