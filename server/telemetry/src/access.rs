@@ -25,7 +25,7 @@ use time::OffsetDateTime;
 
 use crate::batch::{Batch, Importance, Taken, spawn_writer};
 use crate::files::{LineFile, Rotation};
-use crate::masking::MASK;
+use crate::masking::{MASK, is_secret_name};
 use crate::metrics::Counter;
 use crate::record::TIME_FORMAT;
 
@@ -289,8 +289,9 @@ fn text_of(record: &AccessRecord) -> String {
 }
 
 impl LoggedQuery {
-    /// The query with the values of secret parameters masked. A name is compared as a server would read it,
-    /// so that percent-encoding it hides nothing.
+    /// The query with the values of secret parameters masked: those that definitions name, and those whose
+    /// names say so, which a caller may send to the wrong path or service. A name is compared as a server would
+    /// read it, so that percent-encoding it hides nothing.
     fn shown(&self) -> String {
         let mut shown = String::with_capacity(self.raw.len());
         for (index, pair) in self.raw.split('&').enumerate() {
@@ -298,7 +299,8 @@ impl LoggedQuery {
                 shown.push('&');
             }
             let name = pair.split('=').next().unwrap_or_default();
-            if self.masked.contains(&decoded(name)) && name.len() < pair.len() {
+            let read = decoded(name);
+            if (self.masked.contains(&read) || is_secret_name(&read)) && name.len() < pair.len() {
                 shown.push_str(name);
                 shown.push('=');
                 shown.push_str(MASK);

@@ -95,6 +95,10 @@ fn a_masked_parameter_is_found_however_it_is_written() {
         "api%20key=***&%61pi+key=***&k=***&k=***&other=k&k"
     );
     assert_eq!(shown("%=1&%zz&%4=&é=1"), "%=1&%zz&%4=&é=1");
+    assert_eq!(
+        shown("Access_Token=x&pass%77ord=y&token&page=2"),
+        "Access_Token=***&pass%77ord=***&token&page=2"
+    );
 }
 
 #[test]
