@@ -10,18 +10,45 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ._service import Service
+
+
+class Certificate:
+    """The certificate a caller showed, verified."""
+
+    #: Its subject (RFC 4514), such as ``CN=shop,O=Acme``.
+    subject: str
+    #: Who issued it (RFC 4514).
+    issuer: str
+    #: Its other names: ``dns:…``, ``email:…``, ``uri:…``, ``ip:…``.
+    sans: list[str]
+    #: Its serial number in hexadecimal.
+    serial: str
+    #: The SHA-256 of all of it in hexadecimal.
+    fingerprint: str
+    #: From when on it is valid.
+    not_before: datetime
+    #: Until when it is valid.
+    not_after: datetime
 
 
 class Security:
     """Who the caller is, once its credentials were accepted."""
 
-    #: The security definition that accepted them.
+    #: The security definition that accepted them; of a group, the member.
     name: str
-    #: ``basic_auth``, ``api_key`` …
+    #: ``basic_auth``, ``api_key``, ``client_certificate``, ``jwt`` …
     type: str
-    #: The user name, where the type has one.
+    #: The user name; a token's subject; a certificate's common name.
     username: str | None
+    #: What a token says of its bearer.
+    claims: dict[str, Any]
+    #: What a token allows.
+    scopes: list[str]
+    #: The client certificate, where one is demanded.
+    certificate: Certificate | None
 
 
 class Channel:

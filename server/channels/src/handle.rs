@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crosstie_model::message::HttpRequest;
 use crosstie_model::{Failure, FailureKind, Fault, Origin, TraceContext};
-use crosstie_security::credentials::Presented;
+use crosstie_security::credentials::{ClientChain, Presented, ShownCertificate};
 use http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
     CONTENT_TYPE, EXPECT, HOST, ORIGIN, USER_AGENT,
@@ -52,7 +52,20 @@ pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     pub(crate) secure: bool,
     pub(crate) neighbour: Neighbour,
+    /// The certificate the client itself showed.
+    pub(crate) certificate: Option<ClientChain>,
     pub(crate) state: Arc<ConnectionState>,
+}
+
+impl Peer {
+    /// What is known of the client's certificate.
+    fn shown(&self) -> ShownCertificate<'_> {
+        match (self.neighbour, &self.certificate) {
+            (Neighbour::LoadBalancer, _) => ShownCertificate::ToldByLoadBalancer,
+            (Neighbour::Anybody, Some(chain)) => ShownCertificate::Direct(chain),
+            (Neighbour::Anybody, None) => ShownCertificate::None,
+        }
+    }
 }
 
 /// Where a request goes.
@@ -99,7 +112,7 @@ pub(crate) async fn handle(peer: Arc<Peer>, request: Request<Incoming>) -> Respo
             seal.entrance = Some(Arc::clone(&entrance));
             seal.origin = entrance.cors.as_ref().and_then(|cors| cors.allow(&head.headers));
             seal.accept_encoding = coding::accept_encoding(&head.headers);
-            let result = serve(way, head, &mut body, &mut exchange, &mut seal).await;
+            let result = serve(&peer, way, head, &mut body, &mut exchange, &mut seal).await;
             result.unwrap_or_else(|failure| {
                 exchange.failed(&failure);
                 let render = match entrance.kind {
@@ -230,6 +243,7 @@ fn bad_path(error: PathError) -> Failure {
 
 /// Carries a request that found its channel.
 async fn serve(
+    peer: &Peer,
     way: Way,
     mut head: Parts,
     body: &mut Option<PatientBody>,
@@ -238,11 +252,10 @@ async fn serve(
 ) -> Result<Response<Outgoing>, Failure> {
     let entrance = &*way.entrance;
     entrance.check_address(exchange.client)?;
-    let query = match head.uri.query() {
-        None => Vec::new(),
-        Some(text) => pairs::parse(text.as_bytes()).map_err(bad_query)?,
-    };
-    identify(entrance, &Presented::now(&head.headers, &query), exchange, seal).await?;
+    let query = head.uri.query().map(|text| pairs::parse(text.as_bytes()).map_err(bad_query));
+    let query = query.transpose()?.unwrap_or_default();
+    let presented = Presented::now(&head.headers, &query).with_certificate(peer.shown());
+    identify(entrance, &presented, exchange, seal).await?;
     let mut permits: Vec<_> = entrance.acquire()?.into_iter().collect();
     if let EntranceKind::Rest { target, .. } | EntranceKind::Plain { target } = &entrance.kind {
         permits.extend(target.admit()?);

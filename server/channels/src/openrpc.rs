@@ -67,12 +67,11 @@ pub fn document(snapshot: &Snapshot, title: &str, name: &str, channel: &JsonRpcC
 fn about(snapshot: &Snapshot, channel: &JsonRpcChannel) -> String {
     let security = channel.entrance.security.as_ref();
     let credentials = security.map_or_else(String::new, |name| {
-        let sort = match snapshot.security(name) {
-            Some(SecurityDefinition::BasicAuth(_)) => "a user name and password (HTTP Basic)",
-            Some(SecurityDefinition::ApiKey(_)) => "an API key",
-            _ => "credentials",
-        };
-        format!(" Every request needs {sort} of `{name}`.")
+        let members = snapshot.credentials_for(name).into_iter();
+        let sorts: Vec<_> =
+            members.map(|(member, body)| format!("{} of `{member}`", sort_of(body))).collect();
+        let sorts = if sorts.is_empty() { format!("credentials of `{name}`") } else { sorts.join(" or ") };
+        format!(" Every request needs {sorts}.")
     });
     format!(
         "JSON-RPC 2.0 by HTTP POST; a batch has at most {} calls.{credentials} The `data` of an error holds \
@@ -80,6 +79,18 @@ fn about(snapshot: &Snapshot, channel: &JsonRpcChannel) -> String {
          `retry_after` in seconds.",
         channel.max_batch
     )
+}
+
+/// What a caller presents.
+fn sort_of(security: &SecurityDefinition) -> &'static str {
+    match security {
+        SecurityDefinition::BasicAuth(_) => "a user name and password (HTTP Basic)",
+        SecurityDefinition::ApiKey(_) => "an API key",
+        SecurityDefinition::ClientCertificate(_) => "a TLS client certificate",
+        SecurityDefinition::Group(_)
+        | SecurityDefinition::Bearer(_)
+        | SecurityDefinition::Oauth2ClientCredentials(_) => "credentials",
+    }
 }
 
 /// The channel's place; parameters of its path are variables of the URL.
@@ -100,9 +111,8 @@ fn server(name: &str, pattern: Option<&PathPattern>) -> Value {
 fn failures(snapshot: &Snapshot, channel: &JsonRpcChannel) -> Vec<FailureKind> {
     let entrance = &channel.entrance;
     let security = entrance.security.as_ref();
-    let limited = security
-        .and_then(|name| snapshot.security(name))
-        .is_some_and(|security| !security.rate_limit().is_empty());
+    let credentials = security.map(|name| snapshot.credentials_for(name));
+    let limited = credentials.iter().flatten().any(|(_, security)| !security.rate_limit().is_empty());
     [
         (FailureKind::BadRequest, true),
         (FailureKind::Unauthorized, security.is_some()),

@@ -13,7 +13,7 @@ use crosstie_model::failure::{FailureKind, Origin};
 use crosstie_model::message::Principal;
 use crosstie_model::names::ServiceName;
 use crosstie_model::ports::{Blame, RateCells};
-use crosstie_model::refusal::RefusedCredentials;
+use crosstie_model::refusal::{RefusalReason, RefusedCredentials};
 use crosstie_model::snapshot::Snapshot;
 use crosstie_security::credentials::Authenticators;
 use http::{HeaderName, HeaderValue, Method, Version};
@@ -75,6 +75,9 @@ pub trait RequestObserver: Send + Sync {
     /// Makes what is kept per channel and service (label handles, counter cells). Called while routes are
     /// built, never by a request.
     fn prepare(&self, entrance: &ObservedEntrance<'_>) -> Arc<dyn EntranceObserver>;
+
+    /// A handshake failed because of the certificate that a client showed: there will be no request.
+    fn certificate_refused(&self, client: IpAddr, reason: RefusalReason);
 }
 
 /// What requests have in common that take one way through the server.

@@ -15,7 +15,9 @@ use crosstie_model::message::ChannelInfo;
 use crosstie_model::names::ServiceName;
 use crosstie_model::settings::HttpSettings;
 use crosstie_model::snapshot::EffectiveChannel;
+use crosstie_security::tls;
 use http::{HeaderName, Method};
+use rustls::RootCertStore;
 
 use crate::body::coding::CompressionPolicy;
 use crate::builtin::Builtin;
@@ -27,7 +29,7 @@ use crate::entrance::{Entrance, EntranceKind};
 use crate::jsonrpc::JsonRpc;
 use crate::methods::{Leaf, MethodSet};
 use crate::pattern::{PathPattern, PathTrie};
-use crate::ports::{EntranceObserver, ObservedEntrance, Ports, RouteInputs};
+use crate::ports::{EntranceObserver, ObservedEntrance, Ports, RequestObserver, RouteInputs};
 use crate::rate::EntranceRates;
 use crate::target::{ConcurrencyLimit, Target};
 use crate::{openapi, openrpc};
@@ -40,6 +42,8 @@ pub struct Routes {
     pub(crate) unmatched: Arc<dyn EntranceObserver>,
     pub(crate) logged_headers: Vec<HeaderName>,
     pub(crate) masked_parameters: Arc<BTreeSet<String>>,
+    observer: Arc<dyn RequestObserver>,
+    client_authorities: Option<Arc<RootCertStore>>,
     channels: usize,
 }
 
@@ -83,13 +87,21 @@ impl Routes {
             unmatched: observe("none", "none", None),
             logged_headers: logged_headers(inputs),
             masked_parameters: Arc::clone(inputs.authenticators.query_parameters_to_mask()),
+            observer: Arc::clone(&inputs.ports.observer),
+            client_authorities: None,
             channels: 0,
         };
+        let mut authorities = Vec::new();
         for channel in &channels {
-            if channel.definition.entrance().active && !faulty.contains(&channel.name) {
+            let entrance = channel.definition.entrance();
+            if entrance.active && !faulty.contains(&channel.name) {
                 routes.add_channel(&Compiler { inputs, channel });
+                let security = entrance.security.as_ref().and_then(|name| inputs.authenticators.find(name));
+                authorities
+                    .extend(security.map(|security| security.client_authorities()).unwrap_or_default());
             }
         }
+        routes.client_authorities = tls::all_of(&authorities);
         routes.add_builtins(inputs, &observe("builtin", "builtin", None));
         (routes, faults)
     }
@@ -102,6 +114,15 @@ impl Routes {
 
     pub(crate) fn limits(&self) -> ConnectionLimits {
         self.limits
+    }
+
+    pub(crate) fn observer(&self) -> &Arc<dyn RequestObserver> {
+        &self.observer
+    }
+
+    /// The authorities of all certificates that channels want from clients; `None` when none does.
+    pub(crate) fn client_authorities(&self) -> Option<&Arc<RootCertStore>> {
+        self.client_authorities.as_ref()
     }
 
     fn add_channel(&mut self, compiler: &Compiler<'_>) {

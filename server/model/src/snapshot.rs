@@ -109,7 +109,16 @@ impl Snapshot {
         &'s self,
         name: &'s DefinitionName,
     ) -> Vec<(&'s DefinitionName, &'s SecurityDefinition)> {
-        self.security(name).map(|definition| (name, definition)).into_iter().collect()
+        match self.security(name) {
+            None => Vec::new(),
+            Some(SecurityDefinition::Group(group)) => group
+                .any_of
+                .iter()
+                .filter_map(|name| Some((name, self.security(name)?)))
+                .filter(|(_, member)| !matches!(member, SecurityDefinition::Group(_)))
+                .collect(),
+            Some(definition) => vec![(name, definition)],
+        }
     }
 
     /// All channels: the explicit ones, then those declared in code that no explicit one of the same name

@@ -19,6 +19,6 @@ pub mod token;
 pub use authority::CertificateAuthority;
 pub use certificate::ReloadingCertificate;
 pub use cluster_key::ClusterKey;
-pub use credentials::Authenticators;
+pub use credentials::{Authenticators, CredentialSource};
 pub use private_file::{create_private_directory, write_private};
 pub use secret::SecretResolver;

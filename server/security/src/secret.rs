@@ -12,7 +12,7 @@ use crosstie_model::Snapshot;
 use crosstie_model::secret::{SecretRef, SecretSource, SecretValue};
 
 use crate::cluster_key::{ClusterKey, ClusterKeyError};
-use crate::private_file::{PrivateFileError, read_bounded};
+use crate::private_file::{PrivateFileError, read_bounded, read_public};
 
 /// Longest value of a secret, in bytes.
 pub const MAX_SECRET_BYTES: usize = 64 * 1024;
@@ -96,6 +96,15 @@ impl SecretResolver {
     /// As for [`SecretResolver::resolve`].
     pub fn resolve_setting(&self, reference: &str) -> Result<SecretValue, SecretError> {
         self.resolve(&SecretRef::Text(reference.to_owned()), &Snapshot::default())
+    }
+
+    /// The content of a file that is no secret, such as certificates; relative paths are below the server's
+    /// directory.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read_public(&self, path: &str) -> Result<Vec<u8>, SecretError> {
+        Ok(read_public(&self.directory.join(Path::new(path)))?)
     }
 
     fn read_file(&self, path: &str) -> Result<SecretValue, SecretError> {

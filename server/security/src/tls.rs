@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use arc_swap::ArcSwap;
 use crosstie_model::secret::SecretValue;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -157,6 +158,78 @@ pub fn server_config(
     let mut config = builder.with_cert_resolver(certificate);
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
+}
+
+/// The TLS of a listener whose clients may be asked for a certificate, by authorities that change while it
+/// listens. Each set of them is one configuration, so that a session that began under other authorities is
+/// not taken up again.
+#[derive(Debug)]
+pub struct ListenerTls {
+    certificate: Arc<ReloadingCertificate>,
+    alpn: &'static [&'static [u8]],
+    current: ArcSwap<Asking>,
+}
+
+/// A configuration, and whose certificates it asks for.
+#[derive(Debug)]
+struct Asking {
+    authorities: Option<Arc<RootCertStore>>,
+    config: Arc<ServerConfig>,
+}
+
+impl ListenerTls {
+    /// A listener that asks for no certificates yet.
+    ///
+    /// # Errors
+    /// rustls refused.
+    pub fn new(
+        certificate: Arc<ReloadingCertificate>,
+        alpn: &'static [&'static [u8]],
+    ) -> Result<Arc<Self>, TlsError> {
+        let config = server_config(Arc::clone(&certificate), alpn, &ClientAuthentication::None)?;
+        let current = ArcSwap::from_pointee(Asking { authorities: None, config });
+        Ok(Arc::new(Self { certificate, alpn, current }))
+    }
+
+    /// The configuration that asks for certificates of `authorities`, or for none. Who shows none is let in;
+    /// who shows one of another authority is not. Made when the authorities are others than the last time.
+    ///
+    /// # Errors
+    /// rustls refused.
+    pub fn asking_for(
+        &self,
+        authorities: Option<&Arc<RootCertStore>>,
+    ) -> Result<Arc<ServerConfig>, TlsError> {
+        let current = self.current.load();
+        let same = match (&current.authorities, authorities) {
+            (None, None) => true,
+            (Some(known), Some(wanted)) => Arc::ptr_eq(known, wanted) || known.roots == wanted.roots,
+            _ => false,
+        };
+        if same {
+            return Ok(Arc::clone(&current.config));
+        }
+        let clients = match authorities {
+            None => ClientAuthentication::None,
+            Some(authorities) => ClientAuthentication::Optional(Arc::clone(authorities)),
+        };
+        let config = server_config(Arc::clone(&self.certificate), self.alpn, &clients)?;
+        self.current
+            .store(Arc::new(Asking { authorities: authorities.cloned(), config: Arc::clone(&config) }));
+        Ok(config)
+    }
+}
+
+/// All authorities of several definitions together, each once; `None` when there are none.
+#[must_use]
+pub fn all_of(stores: &[Arc<RootCertStore>]) -> Option<Arc<RootCertStore>> {
+    let mut all = RootCertStore::empty();
+    for root in stores.iter().flat_map(|store| &store.roots) {
+        if !all.roots.contains(root) {
+            all.roots.push(root.clone());
+        }
+    }
+    (!all.is_empty()).then(|| Arc::new(all))
 }
 
 /// Lets in components of one kind. A signature of the authority alone is not enough.

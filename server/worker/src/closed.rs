@@ -31,23 +31,36 @@ pub(crate) fn closed_channels(
         for channel in snapshot.effective_channels().unwrap_or_default() {
             let entrance = channel.definition.entrance();
             let needed = entrance.security.as_ref().filter(|_| entrance.active);
-            for fault in credentials.iter().filter(|fault| needed == Some(&fault.name)) {
-                closed.entry(channel.name.clone()).or_default().push(fault.to_string());
+            let needed = needed.map(|name| snapshot.credentials_for(name)).unwrap_or_default();
+            let reasons: Vec<String> = needed
+                .iter()
+                .filter_map(|(name, _)| credentials.iter().find(|fault| fault.name == **name))
+                .map(ToString::to_string)
+                .collect();
+            // One member of a group is enough to let somebody in.
+            if !reasons.is_empty() && reasons.len() == needed.len() {
+                closed.entry(channel.name.clone()).or_default().extend(reasons);
             }
         }
     }
+    bounded(closed).map(|(channel, reasons)| ClosedChannel { channel, reasons }).collect()
+}
+
+/// The same with as many reasons as fit a report.
+pub(crate) fn bounded(
+    closed: BTreeMap<DefinitionName, Vec<String>>,
+) -> impl Iterator<Item = (DefinitionName, Vec<String>)> {
     let mut left = MAX_REASON_BYTES;
-    let bounded = |(channel, reasons): (DefinitionName, Vec<String>)| {
+    closed.into_iter().map(move |(name, reasons)| {
         let bytes = reasons.iter().map(String::len).sum();
         match left.checked_sub(bytes) {
             Some(rest) => {
                 left = rest;
-                ClosedChannel { channel, reasons }
+                (name, reasons)
             }
-            None => ClosedChannel { channel, reasons: vec!["the server's log says why".to_owned()] },
+            None => (name, vec!["the server's log says why".to_owned()]),
         }
-    };
-    closed.into_iter().map(bounded).collect()
+    })
 }
 
 /// Faults in one line: the first, and how many more there are.
@@ -63,7 +76,7 @@ pub(crate) fn summary(faults: &[&String]) -> String {
 mod tests {
     use super::*;
     use crosstie_model::{Definition, DefinitionId, DefinitionKind};
-    use crosstie_security::{Authenticators, ClusterKey, SecretResolver};
+    use crosstie_security::{Authenticators, ClusterKey, CredentialSource, SecretResolver};
     use serde_json::{Value, json};
     use std::sync::Arc;
 
@@ -87,11 +100,19 @@ mod tests {
                               "security": security, "active": active});
             put(&mut snapshot, DefinitionKind::Channel, name, body);
         }
+        // One member of a group is enough to let somebody in; none is not.
+        put(&mut snapshot, DefinitionKind::Security, "open", json!({"type": "api_key", "key": "env:PATH"}));
+        for (name, members) in [("e", json!(["keys", "open"])), ("f", json!(["keys"]))] {
+            put(&mut snapshot, DefinitionKind::Security, name, json!({"type": "group", "any_of": members}));
+            let body = json!({"type": "http", "path": format!("/{name}"), "service": "s", "security": name});
+            put(&mut snapshot, DefinitionKind::Channel, name, body);
+        }
         let resolver = SecretResolver::new(Arc::new(ClusterKey::generate().unwrap()), "/nowhere".into());
-        let (_, credentials) = Authenticators::build_available(&snapshot, &resolver);
+        let source = CredentialSource::new(resolver);
+        let (_, credentials) = Authenticators::build_available(&snapshot, &source);
         let closed = closed_channels(&snapshot, &credentials, &[fault("a", "one"), fault("d", "two")]);
         let names: Vec<_> = closed.iter().map(|closed| closed.channel.as_str()).collect();
-        assert_eq!(names, ["a", "d"]);
+        assert_eq!(names, ["a", "d", "f"]);
         assert_eq!(closed[0].reasons.len(), 2);
         assert!(closed[0].reasons[1].contains("CROSSTIE_NOT_SET_ANYWHERE"), "{closed:?}");
     }

@@ -25,7 +25,7 @@ use crosstie_model::unit::Artifact;
 use crosstie_model::{Event, Revision, UnitName};
 use crosstie_odb::Odb;
 use crosstie_process::shm::{Agreement, Barrier, WorkerSlot};
-use crosstie_security::{Authenticators, SecretResolver};
+use crosstie_security::{Authenticators, CredentialSource};
 use crosstie_telemetry::Metrics;
 use crosstie_telemetry::metrics::{Counter, counters};
 use tokio::sync::{Notify, oneshot};
@@ -122,8 +122,8 @@ pub(crate) struct Follower {
     pub(crate) barrier: Barrier,
     /// Since when others are waited for, over all snapshots that were ready since the last swap.
     pub(crate) waiting: Option<Instant>,
-    /// Opens secrets.
-    pub(crate) resolver: SecretResolver,
+    /// Checks credentials.
+    pub(crate) credentials: CredentialSource,
     /// What routes are wired to.
     pub(crate) ports: Ports,
     /// The settings in force.
@@ -339,7 +339,8 @@ impl Follower {
     /// There are faults that the routes in service do not have: the first of them in one line, and all channels
     /// that they would close.
     fn build_routes(&self, live: &Live, faults: Faults) -> Result<Built, (String, Vec<ClosedChannel>)> {
-        let (authenticators, credentials) = Authenticators::build_available(&live.snapshot, &self.resolver);
+        let (authenticators, credentials) =
+            Authenticators::build_available(&live.snapshot, &self.credentials);
         let inputs = route_inputs(live, &authenticators, &self.settings, self.ports.clone());
         let (routes, channels) = Routes::build_without_faulty(&inputs);
         let found: BTreeSet<String> = credentials
@@ -430,8 +431,8 @@ fn route_inputs<'a>(
 }
 
 /// Routes to the server's own pages alone: what is served before the first snapshot.
-pub(crate) fn no_routes(resolver: &SecretResolver, settings: &ServerSettings, ports: Ports) -> Routes {
+pub(crate) fn no_routes(settings: &ServerSettings, ports: Ports) -> Routes {
     let live = Live::default();
-    let (none, _) = Authenticators::build_available(&live.snapshot, resolver);
+    let none = Authenticators::default();
     Routes::build_without_faulty(&route_inputs(&live, &none, settings, ports)).0
 }

@@ -3,6 +3,7 @@
 //! Handles are made when routes are built; a request then costs a few atomic additions and two moves into
 //! queues. Formatting, disk and network are other threads' work.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,6 +11,7 @@ use std::time::SystemTime;
 use crosstie_channels::ports::{EntranceObserver, ObservedEntrance, RequestObserver, RequestRecord};
 use crosstie_model::ServiceName;
 use crosstie_model::certificate::{CertificateEnd, EXPIRY_METRIC};
+use crosstie_model::refusal::RefusalReason;
 use crosstie_model::settings::ServerSettings;
 use crosstie_process::shm::Segment;
 use crosstie_security::tls;
@@ -78,6 +80,10 @@ impl Telemetry {
 }
 
 impl RequestObserver for Telemetry {
+    fn certificate_refused(&self, client: IpAddr, reason: RefusalReason) {
+        self.refusals.tell_handshake(client, reason);
+    }
+
     fn prepare(&self, entrance: &ObservedEntrance<'_>) -> Arc<dyn EntranceObserver> {
         let service = entrance.service.map_or("_none", ServiceName::as_str);
         Arc::new(Entrance {

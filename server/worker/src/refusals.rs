@@ -7,6 +7,7 @@
 //! tells how many it stands for. The counts are exact.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,9 @@ use crosstie_channels::ports::RequestRecord;
 use crosstie_model::refusal::{RefusalReason, RefusedCredentials};
 use crosstie_telemetry::metrics::{Counter, Metrics, counters};
 
+/// What stands for a security definition where a handshake failed: nobody knows what it was for. With its space no
+/// definition can have this name.
+const HANDSHAKE: &str = "TLS handshake";
 /// Lines a worker writes in one second.
 const LINES_PER_SECOND: u32 = 100;
 
@@ -37,18 +41,7 @@ impl Refusals {
 
     /// Tells of `refused`, which kept the request of `record` out of `channel`.
     pub(crate) fn tell(&self, refused: &RefusedCredentials, channel: &str, record: &RequestRecord<'_>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { lines, counts } = &mut *state;
-        let count = counts.entry((refused.definition.to_string(), refused.reason)).or_insert_with(|| {
-            let labels = [("security", &*refused.definition), ("reason", refused.reason.as_str())];
-            self.metrics.counter(&counters::REFUSED_CREDENTIALS, &labels)
-        });
-        count.add(1);
-        if refused.reason == RefusalReason::Missing {
-            return;
-        }
-        let Some(untold) = lines.take(Instant::now()) else { return };
-        drop(state);
+        let Some(untold) = self.count(&refused.definition, refused.reason) else { return };
         tracing::warn!(
             cid = %record.trace.cid,
             client = %record.client,
@@ -63,6 +56,33 @@ impl Refusals {
             untold = (untold > 0).then_some(untold),
             "credentials were refused"
         );
+    }
+
+    /// Tells of a certificate that was refused in the handshake, so that there is no request it kept out.
+    pub(crate) fn tell_handshake(&self, client: IpAddr, reason: RefusalReason) {
+        let Some(untold) = self.count(HANDSHAKE, reason) else { return };
+        tracing::warn!(
+            client = %client,
+            kind = "client_certificate",
+            reason = reason.as_str(),
+            untold = (untold > 0).then_some(untold),
+            "a client's certificate was refused"
+        );
+    }
+
+    /// Counts a refusal. Gives how many before it were not told, or nothing when this one is not to be.
+    fn count(&self, definition: &str, reason: RefusalReason) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { lines, counts } = &mut *state;
+        let count = counts.entry((definition.to_owned(), reason)).or_insert_with(|| {
+            let labels = [("security", definition), ("reason", reason.as_str())];
+            self.metrics.counter(&counters::REFUSED_CREDENTIALS, &labels)
+        });
+        count.add(1);
+        if reason == RefusalReason::Missing {
+            return None;
+        }
+        lines.take(Instant::now())
     }
 }
 

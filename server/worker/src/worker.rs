@@ -20,7 +20,8 @@ use crosstie_process::worker::{Inherited, inherit};
 use crosstie_process::{fault, fork_safety};
 use crosstie_runtime::python::{PythonOptions, PythonRuntime};
 use crosstie_security::identity::ComponentKind;
-use crosstie_security::{ClusterKey, ReloadingCertificate, SecretResolver, tls};
+use crosstie_security::tls::ListenerTls;
+use crosstie_security::{ClusterKey, CredentialSource, ReloadingCertificate, SecretResolver, tls};
 use crosstie_telemetry::Metrics;
 use crosstie_telemetry::logging::{self, LogGuard, LogTarget, Terminal};
 use tokio::runtime::Runtime;
@@ -144,7 +145,7 @@ struct Parts {
     standing: Arc<Standing>,
     routes: Arc<Staged<Routes>>,
     barrier: Barrier,
-    resolver: SecretResolver,
+    credentials: CredentialSource,
     ports: Ports,
     http: HttpServer,
     python: PythonRuntime,
@@ -187,7 +188,7 @@ impl Parts {
             status: Arc::new(Status::new(slot, &standing, &metrics, &segment, &settings)),
         };
         let resolver = SecretResolver::new(Arc::clone(&cluster_key), directory.clone());
-        let routes = Arc::new(Staged::new(no_routes(&resolver, &settings, ports.clone()), in_force));
+        let routes = Arc::new(Staged::new(no_routes(&settings, ports.clone()), in_force));
         let http = HttpServer::new(HttpServerOptions {
             routes: Arc::clone(&routes),
             share: Arc::new(Share::new(Arc::clone(&segment), slot)),
@@ -215,7 +216,7 @@ impl Parts {
             standing,
             routes,
             barrier,
-            resolver,
+            credentials: CredentialSource::new(resolver),
             ports,
             http,
             python,
@@ -228,15 +229,15 @@ impl Parts {
 
     /// How the HTTPS listener's connections are protected.
     fn https(&self) -> Result<Transport, tls::TlsError> {
-        let (clients, made): (_, fn(_) -> Transport) = match self.settings.http.front {
-            Front::Clients => (tls::ClientAuthentication::None, Transport::Tls),
+        let certificate = Arc::clone(&self.certificate);
+        match self.settings.http.front {
+            Front::Clients => ListenerTls::new(certificate, tls::ALPN_HTTP).map(Transport::Tls),
             Front::LoadBalancer => {
                 let roots = tls::roots_from_file(&self.directory.join(&self.settings.security.ca))?;
-                let balancer = ComponentKind::LoadBalancer;
-                (tls::ClientAuthentication::RequiredOf(roots, balancer), Transport::LoadBalancer)
+                let balancers = tls::ClientAuthentication::RequiredOf(roots, ComponentKind::LoadBalancer);
+                tls::server_config(certificate, tls::ALPN_HTTP, &balancers).map(Transport::LoadBalancer)
             }
-        };
-        tls::server_config(Arc::clone(&self.certificate), tls::ALPN_HTTP, &clients).map(made)
+        }
     }
 
     /// Starts the control thread.
@@ -263,7 +264,7 @@ impl Parts {
             routes: self.routes,
             barrier: self.barrier,
             waiting: None,
-            resolver: self.resolver,
+            credentials: self.credentials,
             ports: self.ports,
             settings: Arc::clone(&self.settings),
             outbox: self.outbox.clone(),

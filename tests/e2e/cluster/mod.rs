@@ -3,6 +3,7 @@
 
 mod certificates;
 mod changes;
+mod clients;
 mod deaths;
 mod quickstart;
 mod rolls;

@@ -14,6 +14,7 @@ use crosstie_model::definition::{
 use crosstie_model::settings::ServerSettings;
 use crosstie_model::snapshot::{EffectiveChannel, code_channel};
 use crosstie_model::{Definition, DefinitionBody, ServiceName, Snapshot, UnitName};
+use crosstie_security::credentials;
 
 /// What a fault is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,9 +159,31 @@ fn check_definitions(snapshot: &Snapshot, faults: &mut BTreeSet<StateFault>) {
                         fault(&pointer, detail);
                     }
                 }
+                Some(found) if id.kind == DefinitionKind::Security => {
+                    if let Some(detail) = unfit_member(&needed, found) {
+                        fault(&pointer, detail);
+                    }
+                }
                 Some(_) => {}
             }
         }
+        if let DefinitionBody::Security(security) = body {
+            for found in credentials::faults_of(&id.name, security) {
+                fault(&found.pointer, found.detail);
+            }
+        }
+    }
+}
+
+/// Why a definition cannot be a member of a group.
+fn unfit_member(id: &DefinitionId, found: &DefinitionBody) -> Option<String> {
+    let DefinitionBody::Security(security) = found else { return None };
+    match security {
+        SecurityDefinition::Group(_) => Some(format!("{id} is a group itself")),
+        other if other.used_by() == SecurityUse::Outgoings => {
+            Some(format!("{id} is of type {}, which only outgoings can use", other.type_name()))
+        }
+        _ => None,
     }
 }
 

@@ -162,7 +162,11 @@ fn security_schemes(snapshot: &Snapshot, entries: &[Entry<'_>]) -> Map<String, V
     let mut schemes = Map::new();
     for (id, body) in &snapshot.definitions {
         let DefinitionBody::Security(security) = body else { continue };
-        let used = |entry: &&Entry<'_>| entry.channel.entrance.security.as_ref() == Some(&id.name);
+        let used = |entry: &&Entry<'_>| {
+            let demanded = entry.channel.entrance.security.as_ref();
+            let members = demanded.map(|name| snapshot.credentials_for(name)).unwrap_or_default();
+            members.iter().any(|(name, _)| **name == id.name)
+        };
         if !entries.iter().any(|entry| used(&entry)) {
             continue;
         }
@@ -175,7 +179,10 @@ fn security_schemes(snapshot: &Snapshot, entries: &[Entry<'_>]) -> Map<String, V
                 };
                 json!({"type": "apiKey", "in": place, "name": key.name})
             }
-            SecurityDefinition::Bearer(_) | SecurityDefinition::Oauth2ClientCredentials(_) => continue,
+            SecurityDefinition::ClientCertificate(_) => json!({"type": "mutualTLS"}),
+            SecurityDefinition::Group(_)
+            | SecurityDefinition::Bearer(_)
+            | SecurityDefinition::Oauth2ClientCredentials(_) => continue,
         };
         schemes.insert(component_name(id.name.as_str()), scheme);
     }

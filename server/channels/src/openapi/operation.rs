@@ -37,8 +37,11 @@ pub(super) fn operation(
     }
     operation.insert("responses".into(), responses(snapshot, entry, takes_body, schemas));
     if let Some(security) = &entry.channel.entrance.security {
-        let scheme = Map::from_iter([(component_name(security.as_str()), json!([]))]);
-        operation.insert("security".into(), json!([scheme]));
+        // Alternatives, of which one is enough.
+        let members = snapshot.credentials_for(security).into_iter();
+        let schemes = members
+            .map(|(name, _)| Value::Object(Map::from_iter([(component_name(name.as_str()), json!([]))])));
+        operation.insert("security".into(), schemes.collect());
     }
     Value::Object(operation)
 }
@@ -169,11 +172,8 @@ fn responses(snapshot: &Snapshot, entry: &Entry<'_>, takes_body: bool, schemas: 
     responses.insert("200".into(), Value::Object(success));
     let problem = || json!({"$ref": "#/components/responses/Problem"});
     let entrance = &entry.channel.entrance;
-    let security_rates = entrance
-        .security
-        .as_ref()
-        .and_then(|name| snapshot.security(name))
-        .is_some_and(|security| !security.rate_limit().is_empty());
+    let credentials = entrance.security.as_ref().map(|name| snapshot.credentials_for(name));
+    let security_rates = credentials.iter().flatten().any(|(_, security)| !security.rate_limit().is_empty());
     for (status, applies) in [
         ("400", takes_body || entry.service.input.is_some()),
         ("401", entrance.security.is_some()),

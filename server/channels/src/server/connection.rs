@@ -15,10 +15,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crosstie_security::credentials::{ClientChain, reason_of};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, server::conn::http1, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::RootCertStore;
 use tokio::net::TcpStream;
 
 use super::socket::{Socket, Stream};
@@ -43,8 +45,11 @@ pub(super) async fn carry(
     peer: SocketAddr,
     state: Arc<ConnectionState>,
 ) {
-    let limits = shared.routes.load().limits();
-    if let Err(error) = converse(&shared, transport, stream, peer, &state, limits).await {
+    let (limits, asked) = {
+        let routes = shared.routes.load();
+        (routes.limits(), routes.client_authorities().cloned())
+    };
+    if let Err(error) = converse(&shared, transport, asked, stream, peer, &state, limits).await {
         tracing::debug!(%peer, %error, "connection ended");
     }
 }
@@ -52,6 +57,7 @@ pub(super) async fn carry(
 async fn converse(
     shared: &Arc<Shared>,
     transport: Transport,
+    asked: Option<Arc<RootCertStore>>,
     stream: TcpStream,
     peer: SocketAddr,
     state: &Arc<ConnectionState>,
@@ -61,13 +67,25 @@ async fn converse(
     stream.set_nodelay(true)?;
     let secure = !matches!(transport, Transport::Plain);
     let neighbour = Neighbour::behind(&transport);
-    let (mut stream, negotiated) = match transport {
-        Transport::Plain => (Stream::Plain(stream), None),
-        Transport::Tls(config) | Transport::LoadBalancer(config) => {
+    let config = match transport {
+        Transport::Plain => None,
+        Transport::Tls(tls) => Some(tls.asking_for(asked.as_ref()).map_err(io::Error::other)?),
+        Transport::LoadBalancer(config) => Some(config),
+    };
+    let mut certificate = None;
+    let (mut stream, negotiated) = match config {
+        None => (Stream::Plain(stream), None),
+        Some(config) => {
             let handshake = tokio_rustls::TlsAcceptor::from(config).accept(stream);
-            let stream = timed(limits.tls_handshake, handshake).await?;
-            let alpn = stream.get_ref().1.alpn_protocol();
-            let protocol = if alpn == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+            let stream = timed(limits.tls_handshake, handshake).await;
+            let stream = stream.inspect_err(|error| tell_refusal(shared, peer, error))?;
+            let session = stream.get_ref().1;
+            // What a load balancer shows is its own.
+            if neighbour == Neighbour::Anybody {
+                certificate = session.peer_certificates().and_then(ClientChain::new);
+            }
+            let is_http2 = session.alpn_protocol() == Some(b"h2");
+            let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
             (Stream::Tls(Box::new(stream)), Some(protocol))
         }
     };
@@ -88,6 +106,7 @@ async fn converse(
         address: peer.ip().to_canonical(),
         secure,
         neighbour,
+        certificate,
         state: Arc::clone(state),
     });
     let socket = TokioIo::new(Socket::new(stream, prefix, Arc::clone(state)));
@@ -96,6 +115,15 @@ async fn converse(
         Protocol::Http2 => serve_http2(socket, peer, limits).await,
     }
     .map_err(io::Error::other)
+}
+
+/// Tells of a client whose certificate was refused: nobody else learns of it, as there is no request yet.
+fn tell_refusal(shared: &Shared, peer: SocketAddr, error: &io::Error) {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if let Some(reason) = tls.and_then(reason_of) {
+        let observer = Arc::clone(shared.routes.load().observer());
+        observer.certificate_refused(peer.ip().to_canonical(), reason);
+    }
 }
 
 async fn timed<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {

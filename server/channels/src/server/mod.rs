@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crosstie_security::tls::ListenerTls;
 use tokio::sync::Notify;
 
 use crate::ports::ConnectionShare;
@@ -29,9 +30,10 @@ use tracking::{Connections, Patience};
 pub enum Transport {
     /// Plain TCP: HTTP/1.1, and HTTP/2 with prior knowledge.
     Plain,
-    /// TLS; HTTP/2 when the configuration offers `h2` by ALPN and the client takes it. Certificates are
-    /// replaced by the configuration's own resolver, so open connections notice nothing.
-    Tls(Arc<rustls::ServerConfig>),
+    /// TLS; HTTP/2 when the configuration offers `h2` by ALPN and the client takes it. The server's certificate
+    /// is replaced by the configuration's own resolver, so open connections notice nothing. Clients are asked
+    /// for a certificate while a channel wants one.
+    Tls(Arc<ListenerTls>),
     /// TLS whose configuration lets in holders of a load balancer's certificate alone. What they say of
     /// clients is believed.
     LoadBalancer(Arc<rustls::ServerConfig>),

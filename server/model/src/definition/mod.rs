@@ -34,8 +34,8 @@ pub use outgoing::{
 };
 pub use rate_limit::{RateKey, RatePeriod, RateRule};
 pub use security::{
-    ApiKey, ApiKeyLocation, BasicAuth, Bearer, CredentialsIn, Oauth2ClientCredentials, SecurityDefinition,
-    SecurityUse,
+    ApiKey, ApiKeyLocation, BasicAuth, Bearer, ClientCertificate, CredentialsIn, DistinguishedName, Group,
+    Oauth2ClientCredentials, SecurityDefinition, SecurityUse, attribute_name,
 };
 pub use service::ServiceSettings;
 
@@ -161,6 +161,12 @@ const SHAPES: &[Shape] = &[
         schema: || schemars::schema_for!(BasicAuth),
     },
     Shape { kind: DefinitionKind::Security, tag: Some("api_key"), schema: || schemars::schema_for!(ApiKey) },
+    Shape {
+        kind: DefinitionKind::Security,
+        tag: Some("client_certificate"),
+        schema: || schemars::schema_for!(ClientCertificate),
+    },
+    Shape { kind: DefinitionKind::Security, tag: Some("group"), schema: || schemars::schema_for!(Group) },
     Shape { kind: DefinitionKind::Security, tag: Some("bearer"), schema: || schemars::schema_for!(Bearer) },
     Shape {
         kind: DefinitionKind::Security,
@@ -281,6 +287,10 @@ impl Definition {
                 channel.entrance().security.iter().map(|name| security(("/security", name))).collect()
             }
             DefinitionBody::Outgoing(outgoing) => outgoing.security().into_iter().map(security).collect(),
+            DefinitionBody::Security(body) => {
+                let members = body.references();
+                members.iter().map(|(pointer, name)| security((pointer.as_str(), *name))).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -323,11 +333,14 @@ pub fn references_in(kind: DefinitionKind, body: &Value) -> Vec<(String, Definit
         DefinitionKind::Outgoing => &["/security", "/proxy/security"],
         _ => &[],
     };
-    let named = pointers.iter().filter_map(|pointer| Some((pointer, body.pointer(pointer)?.as_str()?)));
-    named
+    let fields = pointers.iter().filter_map(|pointer| Some(((*pointer).to_owned(), body.pointer(pointer)?)));
+    let members = body.get("any_of").filter(|_| kind == DefinitionKind::Security).and_then(Value::as_array);
+    let members = members.into_iter().flatten().enumerate();
+    fields
+        .chain(members.map(|(index, member)| (format!("/any_of/{index}"), member)))
         .filter_map(|(pointer, name)| {
-            let id = DefinitionId { kind: DefinitionKind::Security, name: name.parse().ok()? };
-            Some(((*pointer).to_owned(), id))
+            let name = name.as_str()?.parse().ok()?;
+            Some((pointer, DefinitionId { kind: DefinitionKind::Security, name }))
         })
         .collect()
 }
@@ -391,6 +404,50 @@ mod tests {
         }
         assert!(services_in(DefinitionKind::Dictionary, &json!({"service": "demo.a"})).is_empty());
         assert!(references_in(DefinitionKind::Channel, &json!({"security": 7})).is_empty());
+    }
+
+    #[test]
+    fn a_group_names_its_members() {
+        let value = json!({"type": "group", "any_of": ["a", "b"]});
+        let definition = Definition::from_value(id(DefinitionKind::Security, "g"), value.clone()).unwrap();
+        assert_eq!(definition.to_value().unwrap(), value);
+        let pointers: Vec<_> = definition.references().into_iter().map(|(pointer, _)| pointer).collect();
+        assert_eq!(pointers, ["/any_of/0", "/any_of/1"]);
+        assert_eq!(references_in(DefinitionKind::Security, &value), definition.references());
+        for wrong in [json!([]), json!(["a", "a"]), json!("a")] {
+            let value = json!({"type": "group", "any_of": wrong});
+            assert!(Definition::from_value(id(DefinitionKind::Security, "g"), value).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_client_certificate_is_told_by_what_it_says() {
+        let body = |subject: Value, san: &str, fingerprint: &str| {
+            let value = json!({"type": "client_certificate", "ca": "file:ca.pem", "subjects": [subject],
+                "sans": [san], "fingerprints": [fingerprint]});
+            Definition::from_value(id(DefinitionKind::Security, "c"), value)
+        };
+        let fingerprint = ["ab"; 32].join(":");
+        let good = body(json!({"cn": "shop", "2.5.4.10": "Acme"}), "ip:2001:db8::1", &fingerprint).unwrap();
+        let DefinitionBody::Security(SecurityDefinition::ClientCertificate(good)) = good.body else {
+            panic!()
+        };
+        let attributes: Vec<_> = good.subjects[0].attributes().collect();
+        assert_eq!(attributes, [("2.5.4.10", "Acme"), ("2.5.4.3", "shop")]);
+        assert_eq!(attribute_name("2.5.4.3"), Some("CN"));
+        for (subject, san, fingerprint, pointer) in [
+            (json!({"NAME": "shop"}), "dns:a", fingerprint.as_str(), "/subjects/0/NAME"),
+            (json!({"2.5.": "shop"}), "dns:a", &fingerprint, "/subjects/0/2.5."),
+            (json!({}), "dns:a", &fingerprint, "/subjects/0"),
+            (json!({"CN": 1}), "dns:a", &fingerprint, "/subjects/0/CN"),
+            (json!({"CN": "a"}), "ip:a", &fingerprint, "/sans/0"),
+            (json!({"CN": "a"}), "a", &fingerprint, "/sans/0"),
+            (json!({"CN": "a"}), "dns:a", "abcd", "/fingerprints/0"),
+        ] {
+            let faults = body(subject, san, fingerprint).unwrap_err();
+            let pointers: Vec<_> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+            assert_eq!(pointers, [pointer]);
+        }
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crosstie_model::message::{Part, ReplyBody};
+use crosstie_model::message::{Certificate, Part, ReplyBody};
 use crosstie_model::{FailureKind, Payload, Principal};
 use serde_json::json;
+use time::OffsetDateTime;
 
 use crate::support::{World, get, post, request, value_of};
 
@@ -68,6 +69,8 @@ async fn a_request_shows_everything_that_came() {
 from crosstie import Service
 class Show(Service):
     name = "show"
+    def certificate(self, it):
+        return [it.subject, it.issuer, it.sans, it.serial, it.fingerprint, it.not_before.isoformat(), str(it.not_after)]
     def handle(self):
         r, h = self.request, self.request.http
         self.response.payload = {
@@ -78,6 +81,8 @@ class Show(Service):
             "names": sorted(h.headers), "client": h.client, "secure": h.secure,
             "cid": [self.cid == r.cid, len(self.cid)], "channel": [self.channel.name, self.channel.type],
             "security": [r.security.name, r.security.type, r.security.username, self.channel.security.username],
+            "token": [r.security.claims, r.security.scopes, r.security.claims is r.security.claims],
+            "certificate": self.certificate(r.security.certificate),
         }
 "#;
     world.deploy("show", source).await;
@@ -90,7 +95,19 @@ class Show(Service):
         .header("user-agent", "tests")
         .header("x-a", "1")
         .header("x-a", "2");
-    asked.message.principal = Some(Arc::new(Principal::new("crm.clients", "basic_auth").named("crm")));
+    let mut principal = Principal::new("crm.clients", "basic_auth").named("crm");
+    principal.claims.insert("roles".into(), json!(["a", {"b": 1}]));
+    principal.scopes = vec!["read".into(), "write".into()];
+    principal.certificate = Some(Certificate {
+        subject: "CN=shop".into(),
+        issuer: "CN=ca".into(),
+        sans: vec!["dns:shop.example".into()],
+        serial: "0a".into(),
+        fingerprint: "ff".into(),
+        not_before: OffsetDateTime::UNIX_EPOCH,
+        not_after: OffsetDateTime::UNIX_EPOCH + time::Duration::days(1),
+    });
+    asked.message.principal = Some(Arc::new(principal));
     let body = r#"{"a":1,"b":[true,null,1.5,"ü",12345678901234567890]}"#;
     assert_eq!(
         world.json("show", asked).await,
@@ -106,6 +123,9 @@ class Show(Service):
             "names": ["accept", "user-agent", "x-a"], "client": "127.0.0.1", "secure": false,
             "cid": [true, 32], "channel": ["test.channel", "rest"],
             "security": ["crm.clients", "basic_auth", "crm", "crm"],
+            "token": [{"roles": ["a", {"b": 1}]}, ["read", "write"], true],
+            "certificate": ["CN=shop", "CN=ca", ["dns:shop.example"], "0a", "ff", "1970-01-01T00:00:00+00:00",
+                "1970-01-02 00:00:00+00:00"],
         })
     );
 }

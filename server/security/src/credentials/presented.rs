@@ -1,9 +1,10 @@
 //! What a request presents to be let in.
 
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
-use rustls_pki_types::CertificateDer;
+
+use super::client_certificate::ClientChain;
 
 /// What a request presents. Costs nothing to make: each type of credentials looks at its own part alone.
 #[derive(Debug, Clone, Copy)]
@@ -23,8 +24,8 @@ pub struct Presented<'r> {
 pub enum ShownCertificate<'r> {
     /// None, or a connection without TLS.
     None,
-    /// This chain, the client's own certificate first, whose key the client proved in the handshake.
-    Direct(&'r [CertificateDer<'static>]),
+    /// This one, whose key the client proved in the handshake.
+    Direct(&'r ClientChain),
     /// The one that a load balancer of the cluster describes in the header fields `X-SSL-Client-…`: say so
     /// only of a connection whose other end showed a load balancer's certificate.
     ToldByLoadBalancer,
@@ -42,5 +43,11 @@ impl<'r> Presented<'r> {
     pub fn with_certificate(mut self, certificate: ShownCertificate<'r>) -> Self {
         self.certificate = certificate;
         self
+    }
+
+    /// When it came, in seconds since 1970.
+    pub(super) fn unix_seconds(&self) -> i64 {
+        let since = self.now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     }
 }

@@ -1,6 +1,7 @@
 //! Services and ports made for the tests.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -238,6 +239,7 @@ pub(crate) struct Seen {
 /// Every port but the share.
 #[derive(Default)]
 pub(crate) struct Fakes {
+    pub(crate) refused_certificates: Mutex<Vec<RefusalReason>>,
     used: Mutex<HashMap<u128, u32>>,
     gauges: Mutex<HashMap<String, Arc<Gauge>>>,
     pub(crate) quarantined: Mutex<HashSet<String>>,
@@ -315,6 +317,10 @@ impl BlameSlot for NoSlot {
 }
 
 impl RequestObserver for Fakes {
+    fn certificate_refused(&self, _: IpAddr, reason: RefusalReason) {
+        self.refused_certificates.lock().unwrap().push(reason);
+    }
+
     fn prepare(&self, entrance: &ObservedEntrance<'_>) -> Arc<dyn EntranceObserver> {
         Arc::new(Entrance {
             channel: entrance.channel.to_owned(),

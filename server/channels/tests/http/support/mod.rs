@@ -21,7 +21,7 @@ use crosstie_model::snapshot::ActiveUnit;
 use crosstie_model::unit::{ArtifactKind, UnitManifest};
 use crosstie_model::{Definition, DefinitionId, DefinitionKind, Snapshot};
 use crosstie_security::cluster_key::ClusterKey;
-use crosstie_security::credentials::Authenticators;
+use crosstie_security::credentials::{Authenticators, CredentialSource};
 use crosstie_security::secret::SecretResolver;
 use serde_json::Value;
 
@@ -86,8 +86,8 @@ impl Setup {
     /// What can be opened, and why the rest cannot.
     pub(crate) fn routes_and_faults(&self, require_security: bool) -> (Routes, Vec<RouteFault>) {
         let key = Arc::new(ClusterKey::generate().unwrap());
-        let resolver = SecretResolver::new(key, "/nowhere".into());
-        let authenticators = Authenticators::build(&self.snapshot, &resolver).unwrap();
+        let source = CredentialSource::new(SecretResolver::new(key, "/nowhere".into()));
+        let authenticators = Authenticators::build(&self.snapshot, &source).unwrap();
         let ports = Ports {
             rates: self.fakes.clone(),
             concurrency: self.fakes.clone(),

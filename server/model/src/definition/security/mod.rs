@@ -5,6 +5,8 @@
 mod api_key;
 mod basic_auth;
 mod bearer;
+mod client_certificate;
+mod group;
 mod oauth2;
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +14,11 @@ use serde::{Deserialize, Serialize};
 pub use api_key::{ApiKey, ApiKeyLocation};
 pub use basic_auth::BasicAuth;
 pub use bearer::Bearer;
+pub use client_certificate::{ClientCertificate, DistinguishedName, attribute_name};
+pub use group::Group;
 pub use oauth2::{CredentialsIn, Oauth2ClientCredentials};
 
+use super::name::DefinitionName;
 use super::rate_limit::RateRule;
 use crate::failure::Fault;
 use crate::secret::SecretRef;
@@ -26,6 +31,10 @@ pub enum SecurityDefinition {
     BasicAuth(BasicAuth),
     /// A key in a header or a query parameter.
     ApiKey(ApiKey),
+    /// A TLS client certificate.
+    ClientCertificate(ClientCertificate),
+    /// Any of several definitions.
+    Group(Group),
     /// A token that outgoings present.
     Bearer(Bearer),
     /// Tokens that outgoings fetch.
@@ -50,6 +59,8 @@ impl SecurityDefinition {
         match self {
             Self::BasicAuth(_) => "basic_auth",
             Self::ApiKey(_) => "api_key",
+            Self::ClientCertificate(_) => "client_certificate",
+            Self::Group(_) => "group",
             Self::Bearer(_) => "bearer",
             Self::Oauth2ClientCredentials(_) => "oauth2_client_credentials",
         }
@@ -60,6 +71,7 @@ impl SecurityDefinition {
     pub fn used_by(&self) -> SecurityUse {
         match self {
             Self::BasicAuth(_) | Self::ApiKey(_) => SecurityUse::Both,
+            Self::ClientCertificate(_) | Self::Group(_) => SecurityUse::Channels,
             Self::Bearer(_) | Self::Oauth2ClientCredentials(_) => SecurityUse::Outgoings,
         }
     }
@@ -67,6 +79,7 @@ impl SecurityDefinition {
     /// What is wrong that a schema cannot say.
     pub(super) fn faults(&self) -> Vec<Fault> {
         match self {
+            Self::ClientCertificate(body) => body.faults(),
             Self::Oauth2ClientCredentials(body) => body.faults(),
             _ => Vec::new(),
         }
@@ -78,7 +91,27 @@ impl SecurityDefinition {
         match self {
             Self::BasicAuth(body) => &body.rate_limit,
             Self::ApiKey(body) => &body.rate_limit,
-            Self::Bearer(_) | Self::Oauth2ClientCredentials(_) => &[],
+            Self::ClientCertificate(body) => &body.rate_limit,
+            Self::Group(_) | Self::Bearer(_) | Self::Oauth2ClientCredentials(_) => &[],
+        }
+    }
+
+    /// The values of fields that hold text or `file:PATH`.
+    #[must_use]
+    pub fn texts(&self) -> Vec<&str> {
+        match self {
+            Self::ClientCertificate(body) => {
+                std::iter::once(&body.ca).chain(&body.crl).map(String::as_str).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The definitions this one needs, each with the pointer of the field that names it.
+    pub(super) fn references(&self) -> Vec<(String, &DefinitionName)> {
+        match self {
+            Self::Group(body) => body.references().collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -86,6 +119,7 @@ impl SecurityDefinition {
         match self {
             Self::BasicAuth(body) => vec![("password", &body.password)],
             Self::ApiKey(body) => vec![("key", &body.key)],
+            Self::ClientCertificate(_) | Self::Group(_) => Vec::new(),
             Self::Bearer(body) => vec![("token", &body.token)],
             Self::Oauth2ClientCredentials(body) => body.secrets(),
         }
@@ -95,6 +129,7 @@ impl SecurityDefinition {
         match self {
             Self::BasicAuth(body) => vec![("password", &mut body.password)],
             Self::ApiKey(body) => vec![("key", &mut body.key)],
+            Self::ClientCertificate(_) | Self::Group(_) => Vec::new(),
             Self::Bearer(body) => vec![("token", &mut body.token)],
             Self::Oauth2ClientCredentials(body) => body.secrets_mut(),
         }

@@ -7,6 +7,7 @@ mod logger;
 mod request;
 mod response;
 mod service;
+mod security;
 mod tables;
 
 pub(crate) use data::Data;

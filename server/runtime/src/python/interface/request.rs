@@ -9,6 +9,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use serde_json::Value;
 
 use super::http::{Part, multi_dict};
+use super::security::Security;
 use super::{Headers, Http};
 use crate::python::codec::Path;
 use crate::python::context::{Call, InputData};
@@ -21,11 +22,18 @@ pub(crate) struct Request {
     payload: PyOnceLock<Py<PyAny>>,
     input: PyOnceLock<Py<PyAny>>,
     http: PyOnceLock<Py<Http>>,
+    security: PyOnceLock<Option<Py<Security>>>,
 }
 
 impl Request {
     pub(crate) fn new(call: Arc<Call>) -> Self {
-        Self { call, payload: PyOnceLock::new(), input: PyOnceLock::new(), http: PyOnceLock::new() }
+        Self {
+            call,
+            payload: PyOnceLock::new(),
+            input: PyOnceLock::new(),
+            http: PyOnceLock::new(),
+            security: PyOnceLock::new(),
+        }
     }
 
     fn message(&self) -> &Message {
@@ -88,8 +96,11 @@ impl Request {
     }
 
     #[getter]
-    fn security(&self) -> Option<Security> {
-        Security::of(&self.call)
+    fn security(&self, py: Python<'_>) -> PyResult<Option<&Py<Security>>> {
+        let security = self.security.get_or_try_init(py, || {
+            Security::of(&self.call).map(|security| Py::new(py, security)).transpose()
+        });
+        security.map(Option::as_ref)
     }
 }
 
@@ -179,35 +190,5 @@ impl Channel {
     #[getter]
     fn security(&self) -> Option<Security> {
         Security::of(&self.call)
-    }
-}
-
-/// The authenticated caller.
-#[pyclass(frozen, module = "_crosstie")]
-pub(crate) struct Security {
-    principal: Arc<crosstie_model::Principal>,
-}
-
-impl Security {
-    fn of(call: &Call) -> Option<Self> {
-        call.message.principal.clone().map(|principal| Self { principal })
-    }
-}
-
-#[pymethods]
-impl Security {
-    #[getter]
-    fn name(&self) -> &str {
-        &self.principal.definition
-    }
-
-    #[getter]
-    fn r#type(&self) -> &'static str {
-        self.principal.kind
-    }
-
-    #[getter]
-    fn username(&self) -> Option<&str> {
-        self.principal.username.as_deref()
     }
 }
