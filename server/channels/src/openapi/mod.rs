@@ -223,6 +223,7 @@ mod tests {
             {"name": "files.get", "class": "f.Get", "doc": "One line.",
              "channels": [{"type": "rest", "path": "/files/{rest:path}", "options": {"methods": ["GET", "DELETE"],
                 "data_format": "raw"}},
+                {"type": "rest", "path": "/anything", "options": {"methods": ["POST"]}},
                 {"type": "rest", "path": "/hidden", "options": {"openapi": false}},
                 {"type": "http", "path": "/plain"}, {"type": "jsonrpc", "path": "/rpc/{tenant}"},
                 {"type": "jsonrpc", "path": "/secret", "options": {"openrpc": false}}]}

@@ -32,8 +32,8 @@ pub(super) fn operation(
     if !parameters.is_empty() {
         operation.insert("parameters".into(), parameters.into());
     }
-    if takes_body && let Some(body) = request_body(entry, schemas) {
-        operation.insert("requestBody".into(), body);
+    if takes_body {
+        operation.insert("requestBody".into(), request_body(entry, schemas));
     }
     operation.insert("responses".into(), responses(snapshot, entry, takes_body, schemas));
     if let Some(security) = &entry.channel.entrance.security {
@@ -106,20 +106,17 @@ fn param_schema(kind: ParamType) -> Value {
     }
 }
 
-fn request_body(entry: &Entry<'_>, schemas: &mut Schemas) -> Option<Value> {
-    let content = match (entry.channel.data_format, &entry.service.input) {
-        (Some(DataFormat::Raw), _) => json!({"application/octet-stream": {}}),
-        (format, Some(input)) => {
-            let schema = body_schema(entry, input, schemas);
-            let mut content = Map::new();
-            for media in media_types(format) {
-                content.insert((*media).to_owned(), json!({"schema": schema}));
-            }
-            Value::Object(content)
-        }
-        (_, None) => return None,
+/// The body by media type; without a schema where the service declares none, as it takes what comes.
+fn request_body(entry: &Entry<'_>, schemas: &mut Schemas) -> Value {
+    let media = match (entry.channel.data_format, &entry.service.input) {
+        (Some(DataFormat::Raw), _) | (_, None) => json!({}),
+        (_, Some(input)) => json!({"schema": body_schema(entry, input, schemas)}),
     };
-    Some(json!({"required": entry.service.input.is_some(), "content": content}))
+    let content: Map<_, _> = media_types(entry.channel.data_format)
+        .iter()
+        .map(|name| ((*name).to_owned(), media.clone()))
+        .collect();
+    json!({"required": entry.service.input.is_some(), "content": content})
 }
 
 /// The declared input without what the path already says.
