@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::environment::{Environment, reachable};
 use crate::quickstart::Ports;
-use crate::{certificates, process};
+use crate::{certificates, process, service_user};
 
 /// Its name and its directory's.
 pub(crate) const NAME: &str = "lb";
@@ -99,9 +99,11 @@ impl Directory {
     /// It ended or hung.
     pub(crate) fn launch(&self) -> Result<u32> {
         let logs = self.path.join("logs");
-        create_private_directory(&logs)?;
         let path = logs.join("console.log");
-        let console = process::open_console(&path)?;
+        let console = service_user::as_owner_of(&self.path, || {
+            create_private_directory(&logs)?;
+            process::open_console(&path)
+        })?;
         let binary = std::env::current_exe().context("cannot tell where this program is")?;
         let mut child = Command::new(binary)
             .args(["lb", "run", "--detached"])

@@ -15,10 +15,11 @@ use tokio::time::Instant;
 
 use crate::check::check;
 use crate::haproxy::{CONFIGURATION, Haproxy, HaproxyError, info, rotate_log};
+use crate::listening::Listening;
 use crate::material::Material;
 use crate::member::{Member, Pool, Remembered, next_pool};
-use crate::reconcile::{Step, steps};
-use crate::render::{BACKEND, Inputs, Privileges, Rendered, add_server, render};
+use crate::reconcile::{Step, open, steps};
+use crate::render::{BACKEND, FALLBACK, Inputs, Privileges, Rendered, add_server, render};
 use crate::report::SharedReport;
 use crate::runtime::{self, RuntimeError, parse_servers};
 use crate::settings::LbSettings;
@@ -42,6 +43,7 @@ const MIB: u64 = 1024 * 1024;
 const HERE: &str = ".";
 
 /// What the administrator gave, as last found good.
+#[derive(Clone, PartialEq)]
 struct Given {
     settings: LbSettings,
     snippets: Vec<Snippet>,
@@ -112,6 +114,9 @@ pub enum StartError {
 /// The agent.
 pub struct Agent {
     given: Given,
+    /// What HAProxy has served with, to go back to. A configuration it reads without a fault may still be one it
+    /// cannot start with, such as one that listens where somebody else does.
+    proven: Option<Given>,
     pool: Pool,
     members: Vec<Member>,
     /// The configuration on disk, as HAProxy found it good.
@@ -129,20 +134,21 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent of the load balancer in the current directory, with settings that were read already. Finds
-    /// the HAProxy that an earlier agent left.
+    /// An agent of the load balancer in the current directory, with settings that were read already and sockets
+    /// that are held already. Finds the HAProxy that an earlier agent left.
     ///
     /// # Errors
     /// There is no configuration that HAProxy finds good.
     pub async fn new(
         settings: LbSettings,
+        listening: Listening,
         certificate: Arc<ReloadingCertificate>,
         report: Arc<SharedReport>,
         given_changed: watch::Sender<LbSettings>,
     ) -> Result<Self, StartError> {
         let remembered = Remembered::load(Path::new(HERE));
         let (given, rendered, fault) = first(settings, &remembered.pool).await?;
-        let mut haproxy = Haproxy::default();
+        let mut haproxy = Haproxy::holding(listening);
         let adopted = haproxy.adopt().await;
         if adopted {
             tracing::info!(pid = haproxy.master(), "took over the HAProxy that runs");
@@ -157,6 +163,7 @@ impl Agent {
         }
         let agent = Self {
             given,
+            proven: None,
             pool: remembered.pool,
             members: remembered.members,
             rendered,
@@ -331,13 +338,48 @@ impl Agent {
     /// Writes what was found good, for HAProxy and for the next agent.
     fn keep(&self) {
         let text = self.rendered.text.as_bytes();
-        let written = crosstie_security::write_private(Path::new(CONFIGURATION), text)
-            .and_then(|()| accepted::save(Path::new(HERE), &self.given.snippets));
-        if let Err(error) = written {
+        if let Err(error) = crosstie_security::write_private(Path::new(CONFIGURATION), text) {
             tracing::error!(%error, "the configuration could not be written");
         }
         self.report.write().certificates = certificates::ends(Path::new(HERE), &self.given.material);
-        self.given.material.forget_others(Path::new(HERE), &self.rendered.text);
+        let proven = self.proven.as_ref().map(|given| &given.material);
+        self.given.material.forget_others(proven, Path::new(HERE), &self.rendered.text);
+    }
+
+    /// Notes that HAProxy serves with what is given.
+    fn prove(&mut self) {
+        if self.proven.as_ref() == Some(&self.given) {
+            return;
+        }
+        if let Err(error) = accepted::save(Path::new(HERE), &self.given.snippets) {
+            tracing::error!(%error, "snippets that are good could not be kept");
+        }
+        self.proven = Some(self.given.clone());
+    }
+
+    /// Goes back to what HAProxy served with, as it does not with what is given now. Says whether there is
+    /// something to go back to.
+    async fn go_back(&mut self, error: &HaproxyError) -> bool {
+        let proven = match &self.proven {
+            Some(proven) => Some(proven.clone()),
+            // This agent has seen nothing serve yet, an earlier one may have.
+            None => accepted::load(Path::new(HERE)).map(|snippets| Given { snippets, ..self.given.clone() }),
+        };
+        let Some(proven) = proven.filter(|proven| *proven != self.given) else { return false };
+        match self.good(Ok(proven)).await {
+            Ok((given, rendered)) => {
+                self.given_changed.send_replace(given.settings.clone());
+                self.given = given;
+                self.rendered = rendered;
+                self.keep();
+                self.refuse(&[error.to_string()]);
+                true
+            }
+            Err(faults) => {
+                tracing::error!(?faults, "what was good before is not any more");
+                false
+            }
+        }
     }
 
     async fn converge_haproxy(&mut self) -> Result<(), HaproxyError> {
@@ -346,11 +388,18 @@ impl Agent {
         }
         let Some(socket) = self.haproxy.socket() else { return Ok(()) };
         if info(&socket).await?.digest != self.rendered.digest {
-            self.haproxy.reload(&self.rendered.digest).await?;
+            if let Err(error) = self.haproxy.reload(&self.rendered.digest).await {
+                // Either the configuration is at fault or the master, after an earlier one that was.
+                tracing::warn!(%error, "HAProxy did not take up its new configuration; starting another");
+                return self.start().await;
+            }
             self.report.write().haproxy.reloads += 1;
             tracing::info!(digest = self.rendered.digest, "HAProxy took up its new configuration");
         }
-        self.reconcile(&socket).await?;
+        self.prove();
+        for backend in [FALLBACK, BACKEND] {
+            self.reconcile(&socket, backend).await?;
+        }
         Ok(())
     }
 
@@ -366,6 +415,7 @@ impl Agent {
                 self.started = Instant::now();
                 self.report.write().haproxy.starts += 1;
                 tracing::info!(pid = self.haproxy.master(), "HAProxy serves");
+                self.prove();
                 Ok(())
             }
             Err(error) => {
@@ -374,7 +424,9 @@ impl Agent {
                 if taken && self.haproxy.master().is_none() && self.haproxy.adopt().await {
                     return Ok(());
                 }
-                self.back_off();
+                if !self.go_back(&error).await {
+                    self.back_off();
+                }
                 Err(error)
             }
         }
@@ -388,26 +440,30 @@ impl Agent {
         }
     }
 
-    /// Tells a running HAProxy which servers it should have.
-    async fn reconcile(&self, socket: &Path) -> Result<(), RuntimeError> {
-        let answer = runtime::ask(socket, &format!("show servers state {BACKEND}")).await?;
-        for step in steps(&self.pool, &parse_servers(&answer)?) {
+    /// Tells a running HAProxy which servers it should have in `backend`.
+    async fn reconcile(&self, socket: &Path, backend: &str) -> Result<(), RuntimeError> {
+        let answer = runtime::ask(socket, &format!("show servers state {backend}")).await?;
+        for step in steps(backend, &self.pool, &parse_servers(&answer, backend)?) {
             match step {
                 Step::Add(name, place) => {
-                    let command = add_server(&self.given.inputs(&self.pool), &name, &place);
+                    let command = add_server(&self.given.inputs(&self.pool), backend, &name, &place);
                     runtime::order(socket, &command, &["New server registered"]).await?;
-                    runtime::order(socket, &format!("enable health {BACKEND}/{name}"), &[]).await?;
-                    runtime::order(socket, &format!("set server {BACKEND}/{name} state ready"), &[]).await?;
-                    tracing::info!(server = name.as_str(), address = %place.address, "a server joined");
+                    for command in open(backend, name.as_str()) {
+                        runtime::order(socket, &command, &[]).await?;
+                    }
+                    if backend == BACKEND {
+                        tracing::info!(server = name.as_str(), address = %place.address, "a server joined");
+                    }
                 }
                 Step::Order(command) => {
                     runtime::order(socket, &command, &ADDRESS_ANSWERS).await?;
                     tracing::info!(command, "told HAProxy");
                 }
                 Step::Delete(name) => {
-                    let command = format!("del server {BACKEND}/{name}");
+                    let command = format!("del server {backend}/{name}");
                     match runtime::order(socket, &command, &["Server deleted"]).await {
-                        Ok(()) => tracing::info!(server = name, "a server left"),
+                        Ok(()) if backend == BACKEND => tracing::info!(server = name, "a server left"),
+                        Ok(()) => {}
                         // Its last requests; the next round tries again.
                         Err(error) => tracing::debug!(server = name, %error, "a server cannot leave yet"),
                     }

@@ -14,9 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crosstie_process::privilege::ServiceUser;
 use crosstie_process::{descriptor, pidfile};
-use crosstie_security::write_private;
+use crosstie_security::private_file::{PrivateFileError, write_private};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
@@ -67,6 +70,10 @@ struct Instance {
 impl Instance {
     fn load() -> Option<Self> {
         serde_json::from_slice(&std::fs::read(INSTANCE).ok()?).ok()
+    }
+
+    fn save(&self) -> Result<(), PrivateFileError> {
+        write_private(Path::new(INSTANCE), &serde_json::to_vec(self).unwrap_or_default())
     }
 
     fn master_socket(&self) -> PathBuf {
@@ -126,7 +133,35 @@ pub struct Haproxy {
     generation: u64,
 }
 
+/// The sockets of an HAProxy that an earlier agent left running as `owner`: taken up by root, before it becomes
+/// that user, who may not be allowed to.
+pub(crate) fn left_behind(owner: &ServiceUser) -> Listening {
+    let mut listening = Listening::default();
+    let Ok(found) = owner.act(|| {
+        let instance = Instance::load()?;
+        let stream = std::os::unix::net::UnixStream::connect(instance.master_socket()).ok()?;
+        Some((instance, getsockopt(&stream, PeerCredentials).ok()?))
+    }) else {
+        return listening;
+    };
+    // Whatever the file and the socket are said to be, nobody's sockets but the owner's are taken.
+    if let Some((instance, peer)) = found
+        && owner.has_uid(peer.uid())
+        && let Ok(pid) = u32::try_from(peer.pid())
+        && let Ok(process) = descriptor::of_process(pid)
+    {
+        listening.take(&process, &instance.listening);
+    }
+    listening
+}
+
 impl Haproxy {
+    /// Begins with sockets that are held already.
+    #[must_use]
+    pub(crate) fn holding(listening: Listening) -> Self {
+        Self { listening, ..Self::default() }
+    }
+
     /// Finds an HAProxy that an earlier agent left running. Says whether there is one.
     pub async fn adopt(&mut self) -> bool {
         let Some(instance) = Instance::load() else { return false };
@@ -199,19 +234,19 @@ impl Haproxy {
         self.listening.bind(&addresses(settings), settings.limits.backlog)?;
         self.generation += 1;
         let instance = Instance { generation: self.generation, listening: self.listening.passed() };
-        let text = serde_json::to_vec(&instance).unwrap_or_default();
-        let started = |error: io::Error| HaproxyError::Start(error);
         // Before it runs, so that an agent that dies in between leaves an HAProxy that is found.
-        write_private(Path::new(INSTANCE), &text).map_err(|error| started(io::Error::other(error)))?;
-        let child = spawn(&settings.lb.program, &instance).map_err(started)?;
-        let mut running = Running::follow(instance, child.id(), Some(child)).map_err(started)?;
-        let serving = wait_serving(&mut running).await;
-        if serving.is_err() {
-            running.send(Signal::SIGKILL);
-            // A process that was killed is gone at once; without this it would stay a zombie.
-            let _ = running.child.as_mut().map(Child::wait);
-            serving?;
-        }
+        instance.save().map_err(|error| HaproxyError::Start(io::Error::other(error)))?;
+        let running = match launch(&settings.lb.program, instance).await {
+            Ok(running) => running,
+            Err(error) => {
+                // The next agent must find the one that goes on.
+                let former = self.running.as_ref().map(|former| former.instance.save());
+                if let Some(Err(error)) = former {
+                    tracing::warn!(%error, "an agent that starts now will not find the HAProxy that runs");
+                }
+                return Err(error);
+            }
+        };
         if let Some(former) = self.running.replace(running) {
             former.send(Signal::SIGUSR1);
             self.leaving.push(former);
@@ -222,7 +257,8 @@ impl Haproxy {
     /// Has HAProxy read its configuration again; requests under way finish in the worker that has them.
     ///
     /// # Errors
-    /// The new worker does not serve the configuration `digest`; the old one then goes on.
+    /// The new worker does not serve the configuration `digest`; the old one then goes on. The master has lost
+    /// its sockets after that, so that no later reload succeeds: another HAProxy must be started.
     pub async fn reload(&self, digest: &str) -> Result<(), HaproxyError> {
         let running = self.running.as_ref().ok_or_else(|| HaproxyError::Failed("it does not run".into()))?;
         let (master, socket) = (running.instance.master_socket(), running.instance.runtime_socket());
@@ -280,6 +316,19 @@ fn is_idle(stat: &str) -> bool {
     let backends = crate::statistics::Table::parse(stat);
     let mut rows = backends.rows().filter(|row| row.text("svname") == "BACKEND").peekable();
     rows.peek().is_some() && rows.all(|row| row.number("scur") == 0)
+}
+
+/// Starts an HAProxy and waits until it serves.
+async fn launch(program: &Path, instance: Instance) -> Result<Running, HaproxyError> {
+    let child = spawn(program, &instance).map_err(HaproxyError::Start)?;
+    let mut running = Running::follow(instance, child.id(), Some(child)).map_err(HaproxyError::Start)?;
+    let serving = wait_serving(&mut running).await;
+    if serving.is_err() {
+        running.send(Signal::SIGKILL);
+        // A process that was killed is gone at once; without this it would stay a zombie.
+        let _ = running.child.as_mut().map(Child::wait);
+    }
+    serving.map(|()| running)
 }
 
 fn spawn(program: &Path, instance: &Instance) -> io::Result<Child> {

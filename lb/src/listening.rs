@@ -94,10 +94,13 @@ impl Listening {
         Ok(())
     }
 
-    /// Takes the sockets up from the process that has them as `passed` says. Those that cannot be taken are
-    /// bound when they are needed.
+    /// Takes the sockets up from the process that has them as `passed` says, unless they are held already.
+    /// Those that cannot be taken are bound when they are needed.
     pub fn take(&mut self, process: impl AsFd + Copy, passed: &[Passed]) {
         for socket in passed {
+            if self.sockets.get(&socket.entrance).is_some_and(|(held, _)| *held == socket.address) {
+                continue;
+            }
             match take(process, socket) {
                 Ok(taken) => {
                     self.sockets.insert(socket.entrance, (socket.address, taken));

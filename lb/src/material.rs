@@ -62,13 +62,17 @@ impl Material {
         Ok(Self { ca: public(&security.ca)?, own, front, client_ca })
     }
 
-    /// Removes copies that neither this material nor `configuration`, the one HAProxy may load again, names.
-    pub fn forget_others(&self, directory: &Path, configuration: &str) {
+    /// Removes copies that neither this material, nor `other`, nor `configuration`, the one HAProxy may load
+    /// again, names.
+    pub fn forget_others(&self, other: Option<&Self>, directory: &Path, configuration: &str) {
         let Ok(entries) = std::fs::read_dir(directory.join(DIRECTORY)) else { return };
-        let own = [Some(&self.ca), Some(&self.own), Some(&self.front), self.client_ca.as_ref()];
+        let files = |it: &Self| {
+            [Some(it.ca.clone()), Some(it.own.clone()), Some(it.front.clone()), it.client_ca.clone()]
+        };
+        let own: Vec<_> = std::iter::once(self).chain(other).flat_map(files).flatten().collect();
         for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
             let relative = Path::new(DIRECTORY).join(&name);
-            if !own.contains(&Some(&relative)) && !configuration.contains(&name) {
+            if !own.contains(&relative) && !configuration.contains(&name) {
                 // Left behind it only takes room; the next round tries again.
                 let _ = std::fs::remove_file(directory.join(relative));
             }
@@ -127,9 +131,11 @@ mod tests {
         let second = Material::collect(directory.path(), &settings()).unwrap();
         assert_ne!(first.own, second.own);
         assert_eq!(first.ca, second.ca);
-        second.forget_others(directory.path(), &format!("crt {}", first.own.display()));
+        second.forget_others(None, directory.path(), &format!("crt {}", first.own.display()));
         assert!(copy.exists());
-        second.forget_others(directory.path(), "");
+        second.forget_others(Some(&first), directory.path(), "");
+        assert!(copy.exists());
+        second.forget_others(None, directory.path(), "");
         assert!(!copy.exists() && directory.path().join(&second.own).exists());
     }
 

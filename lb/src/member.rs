@@ -28,6 +28,8 @@ pub enum MemberState {
     Draining,
     /// Nothing in flight any more.
     Drained,
+    /// Could not load something; whether it should get traffic nevertheless, it says when it is checked.
+    Failed,
     /// Left the cluster on purpose.
     Left,
     /// Any other state, those of later releases included: not known to be able to serve.
@@ -123,8 +125,8 @@ pub struct Place {
 /// The servers HAProxy should know, by name.
 pub type Pool = BTreeMap<UnitName, Place>;
 
-/// The pool that follows `previous` after `answer`. A server enters when it is ready and stays, whatever it
-/// says, until it left or is no longer listed: health checks see better whether it can serve.
+/// The pool that follows `previous` after `answer`. A server enters when it has begun to serve and stays,
+/// whatever it says, until it left or is no longer listed: health checks see better whether it can serve.
 #[must_use]
 pub fn next_pool(previous: &Pool, answer: &[Member]) -> Pool {
     let place = |member: &Member| {
@@ -133,7 +135,7 @@ pub fn next_pool(previous: &Pool, answer: &[Member]) -> Pool {
             || matches!(member.state, MemberState::Draining | MemberState::Drained);
         let enters = match member.state {
             MemberState::Left => false,
-            MemberState::Ready | MemberState::Draining | MemberState::Drained => true,
+            MemberState::Ready | MemberState::Draining | MemberState::Drained | MemberState::Failed => true,
             MemberState::Other => previous.contains_key(&member.name),
         };
         let share = if drains { Share::Nothing } else { Share::Full };
@@ -207,6 +209,8 @@ mod tests {
         assert_eq!(shares(&pool), [("a", Share::Full)]);
         let pool = next_pool(&pool, &answer(&[("a", "ready", "serving"), ("b", "ready", "serving")]));
         assert_eq!(shares(&pool), [("a", Share::Full), ("b", Share::Full)]);
+        let pool = next_pool(&Pool::new(), &answer(&[("a", "failed", "serving"), ("b", "dead", "serving")]));
+        assert_eq!(shares(&pool), [("a", Share::Full)]);
     }
 
     #[test]

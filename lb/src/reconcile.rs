@@ -20,9 +20,9 @@ pub enum Step {
     Delete(String),
 }
 
-/// The steps from `running` to `wanted`, servers that join first.
+/// The steps from `running`, the servers of `backend`, to `wanted`, servers that join first.
 #[must_use]
-pub fn steps(wanted: &Pool, running: &BTreeMap<String, RunningServer>) -> Vec<Step> {
+pub fn steps(backend: &str, wanted: &Pool, running: &BTreeMap<String, RunningServer>) -> Vec<Step> {
     let mut steps = Vec::new();
     for (name, place) in wanted {
         let Some(server) = running.get(name.as_str()) else {
@@ -31,14 +31,13 @@ pub fn steps(wanted: &Pool, running: &BTreeMap<String, RunningServer>) -> Vec<St
         };
         if server.address != place.address {
             let (ip, port) = (place.address.ip(), place.address.port());
-            steps.push(Step::Order(format!("set server {BACKEND}/{name} addr {ip} port {port}")));
+            steps.push(Step::Order(format!("set server {backend}/{name} addr {ip} port {port}")));
         }
         if server.weight != weight(place) {
-            steps.push(Step::Order(format!("set server {BACKEND}/{name} weight {}", weight(place))));
+            steps.push(Step::Order(format!("set server {backend}/{name} weight {}", weight(place))));
         }
         if server.maintenance {
-            steps.push(Step::Order(format!("enable health {BACKEND}/{name}")));
-            steps.push(Step::Order(format!("set server {BACKEND}/{name} state ready")));
+            steps.extend(open(backend, name.as_str()).map(Step::Order));
         }
     }
     for (name, server) in running {
@@ -46,17 +45,24 @@ pub fn steps(wanted: &Pool, running: &BTreeMap<String, RunningServer>) -> Vec<St
             continue;
         }
         if !server.maintenance {
-            steps.push(Step::Order(format!("set server {BACKEND}/{name} state maint")));
+            steps.push(Step::Order(format!("set server {backend}/{name} state maint")));
         }
         steps.push(Step::Delete(name.clone()));
     }
     steps
 }
 
+/// The commands that let a server get traffic: only where it is checked there are checks to begin with.
+pub fn open(backend: &str, name: &str) -> impl Iterator<Item = String> {
+    let checks = (backend == BACKEND).then(|| format!("enable health {backend}/{name}"));
+    checks.into_iter().chain(std::iter::once(format!("set server {backend}/{name} state ready")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::member::Share;
+    use crate::render::FALLBACK;
 
     fn place(address: &str, share: Share) -> Place {
         Place { address: address.parse().unwrap(), share }
@@ -79,7 +85,7 @@ mod tests {
         let wanted =
             pool(&[("a", place("127.0.0.1:1", Share::Full)), ("b", place("127.0.0.1:2", Share::Nothing))]);
         let has = running(&[("a", "127.0.0.1:1", 100, false), ("b", "127.0.0.1:2", 0, false)]);
-        assert_eq!(steps(&wanted, &has), []);
+        assert_eq!(steps(BACKEND, &wanted, &has), []);
     }
 
     #[test]
@@ -99,7 +105,7 @@ mod tests {
         ]);
         let order = |text: &str| Step::Order(text.to_owned());
         assert_eq!(
-            steps(&wanted, &has),
+            steps(BACKEND, &wanted, &has),
             [
                 order("set server crosstie/drains weight 0"),
                 Step::Add(UnitName::new("joins").unwrap(), place("127.0.0.1:2", Share::Full)),
@@ -111,5 +117,13 @@ mod tests {
                 Step::Delete("gone".into()),
             ]
         );
+    }
+
+    #[test]
+    fn where_nothing_is_checked_no_checks_are_begun() {
+        let wanted = pool(&[("returns", place("127.0.0.1:5", Share::Full))]);
+        let has = running(&[("returns", "127.0.0.1:5", 100, true)]);
+        let ready = Step::Order("set server crosstie-fallback/returns state ready".into());
+        assert_eq!(steps(FALLBACK, &wanted, &has), [ready]);
     }
 }

@@ -6,6 +6,7 @@
 //! descriptor, so the text depends on nothing but what is given here.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use crosstie_model::names::UnitName;
 use sha2::{Digest as _, Sha256};
@@ -15,8 +16,12 @@ use crate::member::{Place, Pool, Share};
 use crate::settings::{Algorithm, LbSettings};
 use crate::snippet::{Site, Snippet};
 
-/// The backend of the servers.
+/// The backend of the servers that say they are ready.
 pub const BACKEND: &str = "crosstie";
+/// The backend of the same servers for as long as none says so: an answer of a server that is too busy for its
+/// checks, or lacks a deployment, is better than none at all. Nothing is checked there, so whoever takes a
+/// connection gets the request.
+pub const FALLBACK: &str = "crosstie-fallback";
 /// The frontend of service traffic.
 pub const FRONTEND: &str = "crosstie-clients";
 /// Environment variables by which HAProxy learns its listening descriptors and the runtime socket's path.
@@ -88,7 +93,7 @@ impl Rendered {
 /// Makes the configuration.
 #[must_use]
 pub fn render(inputs: &Inputs<'_>) -> Rendered {
-    let mut page = Page { text: String::new(), origins: Vec::new() };
+    let mut page = Page { text: String::new(), origins: Vec::new(), servers: Vec::new() };
     page.lines(
         "# Made by the Crosstie load balancer from lb.toml, lb.d and what the servers say of themselves.\n\
          # Changes here are overwritten: put yours into lb.d.",
@@ -96,24 +101,45 @@ pub fn render(inputs: &Inputs<'_>) -> Rendered {
     global(&mut page, inputs);
     defaults(&mut page, inputs);
     frontend(&mut page, inputs);
-    page.lines("");
-    page.snippets(inputs, Site::Sections);
-    backend(&mut page, inputs);
-    // Only the servers follow; the digest takes what all of them have in common.
-    let common = server_options(inputs, "NAME");
-    let mut digest = hex::encode(Sha256::digest(format!("{}{common}", page.text)));
-    digest.truncate(32);
-    for (name, place) in inputs.pool {
-        let options = server_options(inputs, name.as_str());
-        page.line(&format!("server {name} {} {options} weight {}", place.address, weight(place)));
+    sections(&mut page, inputs);
+    certificates(&mut page, inputs);
+    // The digest takes of the servers what all of them have in common.
+    let mut common = String::new();
+    for backend in [FALLBACK, BACKEND] {
+        self::backend(&mut page, inputs, backend);
+        common.push_str(&server_options(inputs, backend, "NAME"));
+        for (name, place) in inputs.pool {
+            let first = page.text.len();
+            let options = server_options(inputs, backend, name.as_str());
+            page.line(&format!("server {name} {} {options} weight {}", place.address, weight(place)));
+            page.servers.push(first..page.text.len());
+        }
     }
+    let digest = digest(&page, &common);
     let text = page.text.replacen(DIGEST_MARK, &digest, 1);
     Rendered { text, digest, origins: page.origins }
+}
+
+/// The digest of a page without its servers.
+fn digest(page: &Page, common: &str) -> String {
+    let mut hash = Sha256::new();
+    let mut from = 0;
+    for server in &page.servers {
+        hash.update(page.text.get(from..server.start).unwrap_or_default());
+        from = server.end;
+    }
+    hash.update(page.text.get(from..).unwrap_or_default());
+    hash.update(common);
+    let mut digest = hex::encode(hash.finalize());
+    digest.truncate(32);
+    digest
 }
 
 struct Page {
     text: String,
     origins: Vec<Origin>,
+    /// Where the lines of servers stand in the text.
+    servers: Vec<Range<usize>>,
 }
 
 impl Page {
@@ -137,6 +163,15 @@ impl Page {
             let lines = self.text.lines().count() + 1 - first;
             self.origins.push(Origin { first, lines, path });
         }
+    }
+}
+
+/// The administrator's own sections. They begin with the agent's defaults, by a section of their own: HAProxy
+/// warns of defaults that some name and others merely follow.
+fn sections(page: &mut Page, inputs: &Inputs<'_>) {
+    if inputs.snippets.iter().any(|snippet| snippet.site == Site::Sections) {
+        page.lines("\ndefaults crosstie-sections from crosstie\n");
+        page.snippets(inputs, Site::Sections);
     }
 }
 
@@ -232,6 +267,7 @@ fn frontend(page: &mut Page, inputs: &Inputs<'_>) {
     forwarded(page, inputs);
     client_certificate(page);
     page.snippets(inputs, Site::Frontend);
+    page.line(&format!("use_backend {FALLBACK} if {{ nbsrv({BACKEND}) eq 0 }}"));
     page.line(&format!("default_backend {BACKEND}"));
 }
 
@@ -267,7 +303,8 @@ fn rate_limit(page: &mut Page, inputs: &Inputs<'_>) {
 fn forwarded(page: &mut Page, inputs: &Inputs<'_>) {
     let unless = if inputs.settings.lb.trusted_proxies.is_empty() { "" } else { " unless crosstie_proxy" };
     page.line("http-request del-header Forwarded");
-    page.line(&format!("http-request del-header X-Forwarded- -m beg{unless}"));
+    // Names are in lower case here. What services hand them on to may take an underscore for a hyphen.
+    page.line(&format!("http-request del-header ^x[-_]forwarded[-_] -m reg{unless}"));
     page.line("http-request add-header X-Forwarded-For %[src]");
     page.line(&format!("http-request set-header X-Forwarded-Host %[req.hdr(Host)]{unless}"));
     let and = if unless.is_empty() { "" } else { " !crosstie_proxy" };
@@ -277,7 +314,7 @@ fn forwarded(page: &mut Page, inputs: &Inputs<'_>) {
 
 /// Says what certificate the client showed. Always removed first, on plain connections too.
 fn client_certificate(page: &mut Page) {
-    page.line("http-request del-header X-SSL-Client -m beg");
+    page.line("http-request del-header ^x[-_]ssl[-_]client -m reg");
     page.line("acl crosstie_certificate ssl_c_used");
     page.line("acl crosstie_verified ssl_c_verify 0");
     page.line("http-request set-header X-SSL-Client-Verify NONE if !crosstie_certificate");
@@ -296,12 +333,16 @@ fn client_certificate(page: &mut Page) {
     }
 }
 
-fn backend(page: &mut Page, inputs: &Inputs<'_>) {
-    let settings = inputs.settings;
-    // Never used: what it names stays loaded, so that servers which need it can be added at run time.
+/// A backend that is never used: what it names stays loaded, so that servers which need it can be added at run
+/// time.
+fn certificates(page: &mut Page, inputs: &Inputs<'_>) {
     page.lines("\nbackend crosstie-certificates from crosstie");
     page.line(&format!("server none 127.0.0.1:1 {} disabled", tls_options(inputs.material)));
-    page.lines(&format!("\nbackend {BACKEND} from crosstie"));
+}
+
+fn backend(page: &mut Page, inputs: &Inputs<'_>, backend: &str) {
+    let settings = inputs.settings;
+    page.lines(&format!("\nbackend {backend} from crosstie"));
     match settings.balance.algorithm {
         Algorithm::RoundRobin => page.line("balance roundrobin"),
         Algorithm::LeastConnections => page.line("balance leastconn"),
@@ -312,12 +353,16 @@ fn backend(page: &mut Page, inputs: &Inputs<'_>) {
         }
     }
     page.line("http-reuse safe");
-    page.line("option httpchk");
-    page.line("http-check send meth GET uri /health/ready ver HTTP/1.1 hdr Host crosstie");
-    page.line("http-check expect status 200");
+    if backend == BACKEND {
+        page.line("option httpchk");
+        page.line("http-check send meth GET uri /health/ready ver HTTP/1.1 hdr Host crosstie");
+        page.line("http-check expect status 200");
+    }
     // Sent again only while nothing of a response came, only what may be sent twice, and only when all of it
     // is in the buffer; so the body is waited for.
-    page.line("retry-on conn-failure empty-response");
+    let statuses: String =
+        settings.balance.retry_statuses.iter().map(|status| format!(" {status}")).collect();
+    page.line(&format!("retry-on conn-failure empty-response{statuses}"));
     page.line(&format!("acl crosstie_idempotent method {IDEMPOTENT}"));
     page.line("http-request disable-l7-retry unless crosstie_idempotent");
     page.line(&format!(
@@ -340,27 +385,29 @@ fn tls_options(material: &Material) -> String {
     format!("ssl verify required ca-file {} crt {}", material.ca.display(), material.own.display())
 }
 
-/// What follows a server's address. `check-ssl` is understood in the file and has to be said at run time.
-fn server_options(inputs: &Inputs<'_>, name: &str) -> String {
+/// What follows a server's address. `check-ssl` and `pool-max-conn` are understood in the file and have to be
+/// said at run time: a server added there checks without TLS and keeps no connection for the next request.
+fn server_options(inputs: &Inputs<'_>, backend: &str, name: &str) -> String {
     let balance = &inputs.settings.balance;
-    format!(
-        "{} verifyhost {name} sni str({name}) check check-ssl check-sni {name} inter {}ms fastinter {}ms downinter {}ms \
-         rise {} fall {} observe layer4 error-limit 1 on-error fastinter pool-purge-delay {}ms",
-        tls_options(inputs.material),
-        balance.check_ms,
-        balance.check_fast_ms,
-        balance.check_ms,
-        balance.rise,
-        balance.fall,
-        balance.idle_ms,
-    )
+    let check = if backend == BACKEND {
+        format!(
+            "check check-ssl check-sni {name} inter {}ms fastinter {}ms downinter {}ms rise {} fall {} \
+             observe layer4 error-limit 1 on-error fastinter ",
+            balance.check_ms, balance.check_fast_ms, balance.check_ms, balance.rise, balance.fall,
+        )
+    } else {
+        String::new()
+    };
+    let tls = tls_options(inputs.material);
+    let pool = format!("pool-max-conn -1 pool-purge-delay {}ms", balance.idle_ms);
+    format!("{tls} verifyhost {name} sni str({name}) {check}{pool}")
 }
 
 /// The runtime command that adds a server, as its line in the file would.
 #[must_use]
-pub fn add_server(inputs: &Inputs<'_>, name: &UnitName, place: &Place) -> String {
-    let options = server_options(inputs, name.as_str());
-    format!("add server {BACKEND}/{name} {} {options} weight {}", place.address, weight(place))
+pub fn add_server(inputs: &Inputs<'_>, backend: &str, name: &UnitName, place: &Place) -> String {
+    let options = server_options(inputs, backend, name.as_str());
+    format!("add server {backend}/{name} {} {options} weight {}", place.address, weight(place))
 }
 
 #[cfg(test)]
@@ -433,6 +480,7 @@ mod tests {
         ];
         let everything = |settings: &mut LbSettings, material: &mut Material| {
             settings.balance.algorithm = Algorithm::Source;
+            settings.balance.retry_statuses = vec![425, 503];
             settings.rate_limit.requests = 100;
             settings.lb.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
             settings.lb.threads = 4;
@@ -476,9 +524,11 @@ mod tests {
         let inputs =
             Inputs { settings: &settings, material: &material, snippets: &[], pool: &pool, privileges: None };
         let (name, place) = pool.first_key_value().unwrap();
-        let command = add_server(&inputs, name, place);
-        let line = command.replace("add server crosstie/", "    server ");
-        assert!(render(&inputs).text.lines().any(|known| known == line), "{line}");
+        for backend in [FALLBACK, BACKEND] {
+            let command = add_server(&inputs, backend, name, place);
+            let line = command.replace(&format!("add server {backend}/"), "    server ");
+            assert!(render(&inputs).text.lines().any(|known| known == line), "{line}");
+        }
     }
 
     #[test]

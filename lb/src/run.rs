@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crosstie_config::LocatedFault;
+use crosstie_process::adopt::adopt;
 use crosstie_process::pidfile::PidFile;
+use crosstie_process::privilege::{PrivilegeError, Standing};
 use crosstie_security::private_file::{read_private, read_public};
 use crosstie_security::tls::{self, ClientAuthentication, ClientIdentity, TlsError};
 use crosstie_security::{ReloadingCertificate, create_private_directory};
@@ -19,6 +21,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::agent::{Agent, StartError};
+use crate::haproxy::left_behind;
+use crate::listening::{Listening, addresses};
 use crate::member::Member;
 use crate::poll::{Answer, Poller, pause};
 use crate::report::SharedReport;
@@ -36,13 +40,14 @@ type RunError = Box<dyn Error + Send + Sync>;
 
 /// Runs the agent of the load balancer in `directory` until SIGTERM or SIGINT, which stops HAProxy as well;
 /// an agent that dies otherwise leaves HAProxy running. With `foreground` the log is also shown on the
-/// terminal. Must be called before the process starts a thread.
+/// terminal. Must be called before the process starts a thread. In somebody else's directory root becomes its
+/// owner, once it holds the sockets.
 #[must_use]
 #[expect(clippy::print_stderr, reason = "configuration errors come before there is a log")]
 pub fn run(directory: &Path, foreground: bool) -> ExitCode {
     let say = |text: &str| text.lines().for_each(|line| eprintln!("crosstie: {line}"));
-    let settings = match enter(directory) {
-        Ok(settings) => settings,
+    let (settings, standing) = match enter(directory) {
+        Ok(entered) => entered,
         Err(faults) => {
             faults.iter().for_each(|fault| say(&fault.to_string()));
             return ExitCode::from(BAD_CONFIGURATION);
@@ -54,16 +59,17 @@ pub fn run(directory: &Path, foreground: bool) -> ExitCode {
         process: "load balancer".into(),
         terminal: if foreground { Terminal::Stderr } else { Terminal::Quiet },
     };
-    let claimed = PidFile::claim_file(&directory::pid_file(Path::new("."))).map_err(RunError::from);
-    let logged = claimed.and_then(|claim| Ok((claim, logging::init(target)?)));
-    let (_claim, log) = match logged {
-        Ok(logged) => logged,
+    let begun = claim(&standing)
+        .and_then(|claim| Ok((claim, hold(&settings, &standing)?)))
+        .and_then(|(claim, held)| Ok((claim, held, logging::init(target)?)));
+    let (_claim, held, log) = match begun {
+        Ok(begun) => begun,
         Err(error) => {
             say(&chain(error.as_ref()));
             return ExitCode::FAILURE;
         }
     };
-    match start(settings, &log) {
+    match start(settings, held, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let told = chain(error.as_ref());
@@ -90,22 +96,72 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// Makes `directory` the current one, so that every path is relative and short enough for a socket.
-fn enter(directory: &Path) -> Result<LbSettings, Vec<LocatedFault>> {
-    let failed = |error: std::io::Error| vec![LocatedFault::new(directory, 1, "", error.to_string())];
-    std::env::set_current_dir(directory).map_err(failed)?;
-    for name in ["work", "work/empty", "logs"] {
-        create_private_directory(Path::new(name)).map_err(failed)?;
+/// Makes `directory` the current one, so that every path is relative and short enough for a socket, and finds
+/// out whom to become. As root nothing is written there that its owner could not write.
+fn enter(directory: &Path) -> Result<(LbSettings, Standing), Vec<LocatedFault>> {
+    let fault = |told: &str| vec![LocatedFault::new(directory, 1, "", told.to_owned())];
+    let failed = |error: std::io::Error| fault(&error.to_string());
+    let path = directory.canonicalize().map_err(failed)?;
+    std::env::set_current_dir(&path).map_err(failed)?;
+    let standing = Standing::of_owner(&path).map_err(|error| fault(&chain(&error)))?;
+    let settings = as_whom(&standing, || {
+        for name in ["work", "work/empty", "logs"] {
+            create_private_directory(Path::new(name)).map_err(failed)?;
+        }
+        settings::load(Path::new("."))
+    });
+    Ok((settings.map_err(|error| fault(&chain(&error)))??, standing))
+}
+
+/// Does `work` as whoever this process is to become.
+fn as_whom<T>(standing: &Standing, work: impl FnOnce() -> T) -> Result<T, PrivilegeError> {
+    match standing {
+        Standing::Drop(owner) => owner.act(work),
+        Standing::Unprivileged | Standing::Root { .. } => Ok(work()),
     }
-    settings::load(Path::new("."))
 }
 
-fn start(settings: LbSettings, log: &LogGuard) -> Result<(), RunError> {
+fn claim(standing: &Standing) -> Result<PidFile, RunError> {
+    if let Standing::Drop(owner) = standing {
+        // What root left here when it made the directory.
+        adopt(Path::new("."), owner)?;
+    }
+    Ok(as_whom(standing, || PidFile::claim_file(&directory::pid_file(Path::new("."))))??)
+}
+
+/// The sockets this process listens on, as far as root opened them.
+#[derive(Default)]
+struct Held {
+    clients: Listening,
+    api: Option<std::net::TcpListener>,
+}
+
+/// Opens the sockets while this is root, if it is to become somebody else, and becomes them for good. An
+/// address below 1024 cannot be added later without another start by root.
+fn hold(settings: &LbSettings, standing: &Standing) -> Result<Held, RunError> {
+    let Standing::Drop(owner) = standing else { return Ok(Held::default()) };
+    let mut clients = left_behind(owner);
+    match clients.bind(&addresses(settings), settings.limits.backlog) {
+        // An HAProxy of somebody else has them: the agent's loop tells and tries again.
+        Err(error) if error.is_taken() => {}
+        bound => bound?,
+    }
+    let api = std::net::TcpListener::bind(settings.lb.api).map_err(|error| no_api(settings, &error))?;
+    api.set_nonblocking(true)?;
+    owner.become_for_good()?;
+    Ok(Held { clients, api: Some(api) })
+}
+
+fn no_api(settings: &LbSettings, error: &std::io::Error) -> String {
+    format!("lb.api: cannot listen on {}: {error}", settings.lb.api)
+}
+
+fn start(settings: LbSettings, held: Held, log: &LogGuard) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(settings, log))
+    runtime.block_on(serve(settings, held, log))
 }
 
-async fn serve(settings: LbSettings, log: &LogGuard) -> Result<(), RunError> {
+async fn serve(settings: LbSettings, held: Held, log: &LogGuard) -> Result<(), RunError> {
     // Registered first, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -114,12 +170,13 @@ async fn serve(settings: LbSettings, log: &LogGuard) -> Result<(), RunError> {
     let certificate = ReloadingCertificate::load(security.certificate, security.key)?;
     let clients = ClientAuthentication::Required(tls::roots_from_file(&security.ca)?);
     let api_tls = tls::server_config(Arc::clone(&certificate), tls::ALPN_HTTP, &clients)?;
-    let listener = TcpListener::bind(settings.lb.api)
-        .await
-        .map_err(|error| format!("lb.api: cannot listen on {}: {error}", settings.lb.api))?;
+    let listener = match held.api {
+        Some(held) => TcpListener::from_std(held)?,
+        None => TcpListener::bind(settings.lb.api).await.map_err(|error| no_api(&settings, &error))?,
+    };
     let report = Arc::new(SharedReport::default());
     let (given, mut given_changes) = watch::channel(settings.clone());
-    let mut agent = Agent::new(settings, certificate, Arc::clone(&report), given).await?;
+    let mut agent = Agent::new(settings, held.clients, certificate, Arc::clone(&report), given).await?;
     let (learned, mut learning) = watch::channel(agent.members().to_vec());
     learning.mark_unchanged();
     let poller = Poller::new(client_tls(&given_changes.borrow())?);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::render::{BACKEND, DESCRIPTION};
+use crate::render::DESCRIPTION;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -145,11 +145,11 @@ pub struct RunningServer {
 /// Bits of a server's administrative state that put it into maintenance by a command or by the file.
 const MAINTENANCE: u32 = 0x01 | 0x04;
 
-/// Reads the answer to `show servers state`: the servers of the service backend by name.
+/// Reads the answer to `show servers state`: the servers of the backend `of` by name.
 ///
 /// # Errors
 /// It has another form.
-pub fn parse_servers(answer: &str) -> Result<BTreeMap<String, RunningServer>, RuntimeError> {
+pub fn parse_servers(answer: &str, of: &str) -> Result<BTreeMap<String, RunningServer>, RuntimeError> {
     let bad = || unexpected("show servers state", answer);
     let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
     let header: Vec<&str> =
@@ -162,7 +162,7 @@ pub fn parse_servers(answer: &str) -> Result<BTreeMap<String, RunningServer>, Ru
     for line in lines.filter(|line| !line.trim().is_empty()) {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let field = |index: usize| fields.get(index).copied().ok_or_else(bad);
-        if field(backend)? != BACKEND {
+        if field(backend)? != of {
             continue;
         }
         let ip: IpAddr = field(address)?.parse().map_err(|_| bad())?;
@@ -242,13 +242,13 @@ mod tests {
             3 crosstie 1 s1 127.0.0.1 2 0 100 1 632 15 3 2 6 0 0 0 - 9101 - 1 0 - - 0\n\
             3 crosstie 2 s2 ::1 0 5 0 1 0 1 0 1 6 0 0 0 - 9102 - 1 0 - - 0\n\
             4 crosstie-certificates 1 none 127.0.0.1 0 5 1 1 632 1 0 0 8 0 0 0 - 1 - 1 0 - - 0\n\n";
-        let servers = parse_servers(answer).unwrap();
+        let servers = parse_servers(answer, "crosstie").unwrap();
         let first =
             RunningServer { address: "127.0.0.1:9101".parse().unwrap(), weight: 100, maintenance: false };
         let second = RunningServer { address: "[::1]:9102".parse().unwrap(), weight: 0, maintenance: true };
         assert_eq!(servers, BTreeMap::from([("s1".into(), first), ("s2".into(), second)]));
-        assert!(parse_servers("Unknown command").is_err());
-        assert!(parse_servers("# be_name srv_name\ncrosstie").is_err());
+        assert!(parse_servers("Unknown command", "crosstie").is_err());
+        assert!(parse_servers("# be_name srv_name\ncrosstie", "crosstie").is_err());
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub struct LbSection {
     /// The HAProxy program.
     #[serde(default = "default_program")]
     pub program: PathBuf,
-    /// The user that HAProxy becomes when it is started by root.
+    /// The user that HAProxy becomes where the agent is root, which it is in a directory of root's alone.
     #[serde(default = "default_user")]
     #[schemars(pattern(r"^[A-Za-z_][A-Za-z0-9_.-]*$"))]
     pub user: String,
@@ -156,9 +156,12 @@ pub struct BalanceSection {
     /// fits `limits.buffer_bytes` are tried again only while connecting.
     #[schemars(range(max = 20))]
     pub retries: u16,
-    /// How long an unused connection to a server is kept, in milliseconds; shorter than the servers'
-    /// `drain_linger_s`.
-    #[schemars(range(max = 600_000))]
+    /// Statuses of servers, such as 503, after which a request whose method is idempotent is tried again as
+    /// well: 408, 425, 500, 502, 503 or 504. What answers so on every server is then asked several times.
+    pub retry_statuses: Vec<u16>,
+    /// How often half of the connections to a server that were of no use lately are closed, in milliseconds.
+    /// None is kept when 0. A server that drains waits until all of its own are, or for its `drain_s`.
+    #[schemars(range(max = 10_000))]
     pub idle_ms: u64,
 }
 
@@ -172,7 +175,8 @@ impl Default for BalanceSection {
             rise: 1,
             fall: 2,
             retries: 3,
-            idle_ms: 2_000,
+            retry_statuses: Vec::new(),
+            idle_ms: 1_000,
         }
     }
 }
@@ -321,6 +325,9 @@ impl LbSettings {
 
 static FORMAT: LazyLock<Format> = LazyLock::new(|| Format::of::<LbSettings>(rules));
 
+/// The statuses HAProxy can be told to try again after that say nothing final about a request.
+const RETRY_STATUSES: [u64; 6] = [408, 425, 500, 502, 503, 504];
+
 /// What stands above the settings in a new `lb.toml`.
 const HEAD: &str = "\
 The settings of this load balancer. A line that starts with # is a comment: a setting commented out has the
@@ -387,6 +394,12 @@ fn rules(settings: &Value) -> Vec<Fault> {
             fault(&format!("/lb/trusted_proxies/{index}"), "must be a network, such as 10.0.0.0/8".into());
         }
     }
+    for (index, status) in list("/balance/retry_statuses").unwrap_or_default().iter().enumerate() {
+        if status.as_u64().is_some_and(|status| !RETRY_STATUSES.contains(&status)) {
+            let known = RETRY_STATUSES.map(|status| status.to_string()).join(", ");
+            fault(&format!("/balance/retry_statuses/{index}"), format!("must be one of {known}"));
+        }
+    }
     certificate_rules(settings, &mut fault);
     faults
 }
@@ -451,7 +464,7 @@ mod tests {
     fn every_fault_is_reported_at_once_with_line_and_key() {
         let text = "[lb]\nname = \"l b\"\nhttp = \"localhost\"\napi = \"127.0.0.1:1\"\nmembers = []\n\
                     polls = 1\ntrusted_proxies = [\"10.0.0.0/99\"]\n[balance]\nalgorithm = \"best\"\n\
-                    fall = 0\n[https]\ncertificate = \"a\"\nrequire_client_certificate = true\n";
+                    fall = 0\nretry_statuses = [503, 404]\n[https]\ncertificate = \"a\"\nrequire_client_certificate = true\n";
         let found = faults(text);
         let expected = [
             "lb.toml:2: lb.name: must be a name",
@@ -461,8 +474,9 @@ mod tests {
             "lb.toml:7: lb.trusted_proxies[0]: must be a network",
             "lb.toml:9: balance.algorithm: must be one of round_robin, least_connections, random, source",
             "lb.toml:10: balance.fall: must be a whole number, 1 to 100",
-            "lb.toml:12: https.certificate: needs https.key",
-            "lb.toml:13: https.require_client_certificate: needs https.client_ca",
+            "lb.toml:11: balance.retry_statuses[1]: must be one of 408, 425, 500, 502, 503, 504",
+            "lb.toml:13: https.certificate: needs https.key",
+            "lb.toml:14: https.require_client_certificate: needs https.client_ca",
         ];
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::render::{BACKEND, FRONTEND};
+use crate::render::{BACKEND, FALLBACK, FRONTEND};
 
 /// The answer to `show stat`: rows of named fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,12 +99,14 @@ const SERVER_COUNTERS: [(&str, &str); 9] = [
     ("queue", "qcur"),
 ];
 
-/// The counters as the API shows them: of all clients together, of all servers together, of each server.
+/// The counters as the API shows them: of all clients together, of all servers together, of each server, and of
+/// what was sent to servers although none was ready.
 #[must_use]
 pub fn summary(table: &Table) -> Value {
     let rows = |proxy: &'static str| table.rows().filter(move |row| row.text("pxname") == proxy);
     let clients = rows(FRONTEND).find(|row| row.text("svname") == "FRONTEND");
     let all = rows(BACKEND).find(|row| row.text("svname") == "BACKEND");
+    let fallback = rows(FALLBACK).find(|row| row.text("svname") == "BACKEND");
     let servers = rows(BACKEND).filter(|row| !matches!(row.text("svname"), "BACKEND" | "FRONTEND"));
     let server = |row: Row<'_>| {
         let mut shown = Map::new();
@@ -119,6 +121,7 @@ pub fn summary(table: &Table) -> Value {
     json!({
         "clients": clients.map(|row| Value::Object(counters(&row, &COUNTERS).collect())),
         "servers_together": all.map(|row| Value::Object(counters(&row, &COUNTERS).collect())),
+        "while_none_was_ready": fallback.map(|row| Value::Object(counters(&row, &COUNTERS).collect())),
         "servers": servers.map(server).collect::<Vec<_>>(),
     })
 }
@@ -180,6 +183,8 @@ mod tests {
         crosstie,server2,0,UP 1/2,0,19,0,,0\n\
         crosstie,server3,0,DOWN,100,1,7,,1\n\
         crosstie,BACKEND,1,UP,200,40,9,,1\n\
+        crosstie-fallback,server1,0,no check,100,3,0,,0\n\
+        crosstie-fallback,BACKEND,0,UP,100,3,0,,0\n\
         own,x,5,UP,1,1,0,,0\n\n";
 
     #[test]
@@ -187,6 +192,7 @@ mod tests {
         let summary = summary(&Table::parse(ANSWER));
         assert_eq!(summary["clients"]["sessions"], 3);
         assert_eq!(summary["servers_together"]["connection_errors"], 9);
+        assert_eq!(summary["while_none_was_ready"]["sessions_total"], 3);
         let names: Vec<_> = summary["servers"].as_array().unwrap().iter().map(|s| &s["name"]).collect();
         assert_eq!(names, ["server1", "server2", "server3"]);
         assert_eq!(summary["servers"][0]["status"], "UP");

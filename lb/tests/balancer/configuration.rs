@@ -37,6 +37,47 @@ fn snippets_take_effect_and_a_broken_one_leaves_everything_as_it_was() {
     assert_eq!(load.stop().lost(""), 0);
 }
 
+#[test]
+fn a_snippet_that_haproxy_can_read_and_not_serve_with_is_given_up() {
+    let mut world = World::running(2);
+    let http = Http::new(format!("http://{}", world.http()));
+    let load = world.load();
+    world.snippet("frontend-a.cfg", "http-request return status 418 if { path /teapot }\n");
+    wait_until("the snippet is in use", || http.get("/teapot").unwrap().status == 418);
+    // HAProxy reads it without a fault; that the address is taken shows when it starts.
+    let taken = std::net::TcpListener::bind((world.host(), 9_999)).unwrap();
+    let address = taken.local_addr().unwrap();
+    world.snippet("own.cfg", &format!("listen own\n    bind {address}\n    mode tcp\n    timeout client 1s\n"));
+    wait_until("the fault is reported", || fault_of(&world).contains("HAProxy does not serve"));
+    assert_eq!(http.get("/teapot").unwrap().status, 418);
+    let path = world.balancer().join("haproxy.cfg");
+    let file = || std::fs::read_to_string(&path).unwrap();
+    assert!(!file().contains("listen own"), "what HAProxy starts with next time is what it runs with");
+
+    // What comes next is taken up nevertheless, and servers still leave.
+    world.tell(&[("server1", "ready", "serving")]);
+    world.wait_for_servers(1);
+    world.snippet("own.cfg", "");
+    wait_until("the fault is gone", || fault_of(&world).is_empty());
+    world.snippet("frontend-b.cfg", "http-request return status 410 if { path /gone }\n");
+    wait_until("the next snippet is in use", || http.get("/gone").unwrap().status == 410);
+    let account = load.stop();
+    assert_eq!(account.lost(""), 0, "{account}");
+
+    // Nor does it keep HAProxy from starting where nobody remembers.
+    world.stop_agent();
+    world.snippet("own.cfg", &format!("listen own\n    bind {address}\n    mode tcp\n    timeout client 1s\n"));
+    world.start_agent();
+    wait_until("the snippets that were good are in use", || {
+        http.get("/gone").is_ok_and(|reply| reply.status == 410)
+    });
+    assert!(fault_of(&world).contains("HAProxy does not serve"), "{}", fault_of(&world));
+    drop(taken);
+    world.snippet("frontend-c.cfg", "http-request return status 411 if { path /length }\n");
+    wait_until("everything is in use", || http.get("/length").unwrap().status == 411);
+    assert!(fault_of(&world).is_empty() && file().contains("listen own"));
+}
+
 fn fault_of(world: &World) -> String {
     world.stats().unwrap()["configuration"]["fault"].as_str().unwrap_or_default().to_owned()
 }

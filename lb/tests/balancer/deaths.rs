@@ -11,7 +11,7 @@ use crate::traffic::show;
 use crate::world::{World, signal};
 
 /// HAProxy's worker.
-fn worker(world: &World) -> u32 {
+pub(crate) fn worker(world: &World) -> u32 {
     let master = i32::try_from(world.haproxy()).unwrap();
     let children = tree(master);
     let worker = children.iter().find(|process| process.parent == master).unwrap();

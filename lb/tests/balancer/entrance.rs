@@ -28,6 +28,10 @@ fn what_a_client_says_of_itself_is_overwritten() {
         ("X-SSL-Client-DN", "CN=admin"),
         ("x-ssl-client-cert", "AAAA"),
         ("x-ssl-client-s-dn", "CN=admin"),
+        ("x_ssl_client_dn", "CN=admin"),
+        ("X-SSL_Client-Verify", "SUCCESS"),
+        ("x_forwarded_for", "10.9.9.9"),
+        ("X-Forwarded_Proto", "https"),
     ];
     let plain = arrived(&world, &lies);
     assert_eq!(plain["x-forwarded-for"], serde_json::json!([world.caller()]));
@@ -38,12 +42,14 @@ fn what_a_client_says_of_itself_is_overwritten() {
     {
         assert!(plain.get(gone).is_none(), "{gone}: {plain}");
     }
+    assert!(!plain.to_string().contains('_'), "{plain}");
     let (status, body, protocol) = world.exchange(world.https(), "/x", None, &lies).unwrap();
     assert_eq!((status, protocol.as_str()), (200, "h2"));
     let told: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(told["headers"]["x-forwarded-proto"], serde_json::json!(["https"]));
     assert_eq!(told["headers"]["x-ssl-client-verify"], serde_json::json!(["NONE"]));
     assert!(told["headers"].get("x-ssl-client-dn").is_none());
+    assert!(!told["headers"].to_string().contains('_'), "{told}");
 }
 
 #[test]

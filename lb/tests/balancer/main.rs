@@ -18,6 +18,7 @@ mod configuration;
 mod deaths;
 mod entrance;
 mod members;
+mod privilege;
 mod programs;
 mod traffic;
 mod world;

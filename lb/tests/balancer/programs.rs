@@ -85,7 +85,8 @@ async fn serve(prefix: PathBuf, address: SocketAddr) {
     }
 }
 
-/// Tells the caller what arrived. `/wait/MS` takes its time, `/health/ready` says whether there is traffic.
+/// Tells the caller what arrived. `/wait/MS` takes its time, `/unavailable/NAME` gets 503 of the server NAME, and
+/// `/health/ready` says whether there is traffic.
 async fn answer(prefix: PathBuf, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -99,6 +100,9 @@ async fn answer(prefix: PathBuf, request: Request<Incoming>) -> Result<Response<
     }
     if let Some(milliseconds) = path.strip_prefix("/wait/").and_then(|rest| rest.parse().ok()) {
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    }
+    if path.strip_prefix("/unavailable/").is_some_and(|name| prefix.ends_with(name)) {
+        *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
     }
     let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in &head.headers {

@@ -22,7 +22,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, User};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -365,6 +365,24 @@ impl World {
     pub(crate) fn load(&self) -> Load {
         let kinds = [Kind::get("/a"), Kind::sized("PUT", "/b", 8 * 1024), Kind::sized("POST", "/c", 200)];
         Load::start(self.http(), 12, 300, &kinds)
+    }
+
+    /// The agent's process.
+    pub(crate) fn agent(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
+    /// Gives the load balancer's directory to `user`, who may get there.
+    pub(crate) fn give_balancer_to(&self, user: &User) {
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(self.home.path(), open).unwrap();
+        let mut left = vec![self.balancer()];
+        while let Some(path) = left.pop() {
+            nix::unistd::chown(&path, Some(user.uid), Some(user.gid)).unwrap();
+            if path.is_dir() {
+                left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        }
     }
 
     pub(crate) fn haproxy(&self) -> u32 {

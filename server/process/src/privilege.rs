@@ -153,6 +153,24 @@ impl Standing {
     }
 }
 
+impl Standing {
+    /// Decides for a program in `directory` whose settings name nobody: root becomes the owner, and stays in a
+    /// directory of its own.
+    ///
+    /// # Errors
+    /// The owner cannot reach the directory.
+    pub fn of_owner(directory: &Path) -> Result<Self, PrivilegeError> {
+        if !is_root() {
+            return Ok(Self::Unprivileged);
+        }
+        let Some(owner) = ServiceUser::owner_of(directory) else { return Ok(Self::Root { reason: None }) };
+        match owner.kept_out_by(directory)? {
+            None => Ok(Self::Drop(owner)),
+            Some(path) => Err(PrivilegeError::NoEntry { name: owner.name, path }),
+        }
+    }
+}
+
 impl ServiceUser {
     /// The user called `name`, with their groups; `None` when there is none.
     ///
@@ -193,6 +211,12 @@ impl ServiceUser {
     #[must_use]
     pub fn is_this_process(&self) -> bool {
         geteuid() == self.uid
+    }
+
+    /// Whether `uid` is theirs.
+    #[must_use]
+    pub fn has_uid(&self, uid: u32) -> bool {
+        self.uid.as_raw() == uid
     }
 
     pub(crate) fn uid(&self) -> Uid {
