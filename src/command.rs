@@ -14,7 +14,7 @@ use crate::faults::Faults;
 use crate::output::{Format, Output};
 use crate::{
     ca, completion, config, definitions, deploy, deployment, identity, internal, lb, lifecycle, logs, odb,
-    quickstart, server, service, status, venv,
+    ping, quickstart, server, service, status, venv,
 };
 
 /// Exit code of a command line that makes no sense, as everywhere on UNIX.
@@ -72,6 +72,8 @@ enum Command {
     Export(definitions::ExportArguments),
     /// Delete a definition
     Delete(definitions::DeleteArguments),
+    /// Ask the other end of an outgoing for a sign of life
+    Ping(ping::Arguments),
     /// The history of a server's configuration files
     #[command(subcommand)]
     Config(config::Command),
@@ -201,6 +203,7 @@ impl Command {
             Self::Apply(arguments) => definitions::apply(context, &arguments),
             Self::Export(arguments) => definitions::export(context, &arguments),
             Self::Delete(arguments) => definitions::delete(context, &arguments),
+            Self::Ping(arguments) => ping::run(context, &arguments),
             Self::Ca(command) => ca::run(context, &command),
             Self::Config(command) => config::run(context, &command),
             Self::Odb(command) => odb::run(context, &command),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::client::segment;
 use crate::command::Context;
-use crate::output::{Column, closed_channel, field, line, write_all};
+use crate::output::{Column, closed, field, line, write_all};
 
 /// Most files of one `apply`; a wrong directory is refused before it is read.
 const MAX_FILES: usize = 10_000;
@@ -74,10 +74,22 @@ pub(crate) fn get(context: &Context, arguments: &GetArguments) -> Result<()> {
         Column::new("SERVICE", |row| body_field(row, "service")),
         Column::new("SECURITY", |row| body_field(row, "security")),
     ];
-    let shown = if arguments.kind == DefinitionKind::Channel { &columns[..] } else { &columns[..2] };
+    let outgoing = [
+        Column::new("NAME", |row| field(row, "name")),
+        Column::new("TYPE", |row| body_field(row, "type")),
+        Column::new("STATE", |row| field(row, "state")),
+        Column::new("ADDRESS", |row| body_field(row, "address")),
+        Column::new("SECURITY", |row| body_field(row, "security")),
+    ];
+    let shown = match arguments.kind {
+        DefinitionKind::Channel => &columns[..],
+        DefinitionKind::Outgoing => &outgoing[..],
+        _ => &columns[..2],
+    };
     context.output.list(&rows, shown, &format!("there are no definitions of kind {}", arguments.kind))?;
     if context.output.is_for_people() {
-        rows.as_array().into_iter().flatten().try_for_each(|row| closed_channel(row, "name"))?;
+        let kind = arguments.kind.as_str();
+        rows.as_array().into_iter().flatten().try_for_each(|row| closed(kind, row, "name"))?;
     }
     Ok(())
 }
@@ -110,7 +122,11 @@ pub(crate) fn apply(context: &Context, arguments: &ApplyArguments) -> Result<()>
     for definition in definitions {
         match field(definition, "action").as_str() {
             "unchanged" => unchanged += 1,
-            action => line(&format!("{action} {}/{}", field(definition, "kind"), field(definition, "name")))?,
+            action => {
+                let id = format!("{}/{}", field(definition, "kind"), field(definition, "name"));
+                let would = format!("{id} would be {action}");
+                line(&if arguments.dry_run { would } else { format!("{action} {id}") })?;
+            }
         }
     }
     let changed = definitions.len() - unchanged;

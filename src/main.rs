@@ -27,6 +27,7 @@ mod logs;
 mod odb;
 mod output;
 mod parts;
+mod ping;
 mod process;
 mod quickstart;
 mod server;

@@ -100,10 +100,11 @@ pub(crate) fn line(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Writes what keeps a channel closed, a line for each reason; its name stands under `name` in `row`.
-pub(crate) fn closed_channel(row: &Value, name: &str) -> Result<()> {
+/// Writes what keeps a channel or an outgoing closed, a line for each reason; its name stands under `name` in
+/// `row`.
+pub(crate) fn closed(kind: &str, row: &Value, name: &str) -> Result<()> {
     for reason in row.get("reasons").and_then(Value::as_array).into_iter().flatten() {
-        line(&format!("\nThe channel {} is closed: {}", field(row, name), cell_text(reason)))?;
+        line(&format!("\nThe {kind} {} is closed: {}", field(row, name), cell_text(reason)))?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::command::Context;
 use crate::component::Component;
 use crate::environment::{Environment, ServerDirectory};
 use crate::lifecycle::Target;
-use crate::output::{Column, closed_channel, field, line, time_field};
+use crate::output::{Column, closed, field, line, time_field};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -63,8 +63,10 @@ fn workers(context: &Context, component: &Value) -> Result<()> {
             line(&format!("\nThe {which} certificate of {} ends {ends}", field(component, "name")))?;
         }
     }
-    for closed in component.get("closed_channels").and_then(Value::as_array).into_iter().flatten() {
-        closed_channel(closed, "channel")?;
+    for (key, kind) in [("closed_channels", "channel"), ("closed_outgoings", "outgoing")] {
+        for row in component.get(key).and_then(Value::as_array).into_iter().flatten() {
+            closed(kind, row, kind)?;
+        }
     }
     let Some(workers) = component.get("workers").filter(|workers| **workers != json!([])) else {
         return Ok(());
@@ -139,6 +141,7 @@ fn server_row(environment: &Environment, server: &ServerDirectory) -> Value {
                 "quarantined",
                 "refused_settings",
                 "closed_channels",
+                "closed_outgoings",
                 "certificates",
             ] {
                 if let Some(value) = status.get(key) {

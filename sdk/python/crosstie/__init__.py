@@ -22,6 +22,7 @@ from ._errors import (
     TooManyRequests,
     Unauthorized,
     UnsupportedMediaType,
+    UpstreamError,
 )
 from ._model import Model, field
 from ._service import Service
@@ -47,6 +48,7 @@ __all__ = [
     "TooManyRequests",
     "Unauthorized",
     "UnsupportedMediaType",
+    "UpstreamError",
     "field",
     "http",
     "jsonrpc",

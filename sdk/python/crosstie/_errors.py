@@ -29,6 +29,13 @@ class ServiceError(Exception):
     kind: ClassVar[str] = "internal"
     status: int = 500
 
+    #: ``upstream`` where another system that was called caused it.
+    origin: str | None = None
+    #: What went wrong with that call: ``connect``, ``tls``, ``deadline``, ``circuit``, ``broken`` …
+    reason: str | None = None
+    #: The same in a sentence, for a log: callers are not told.
+    detail: str | None = None
+
     #: What the caller is told.
     message: str
     #: ``(pointer, detail)`` for each thing that is wrong with the request.
@@ -140,6 +147,24 @@ class BadGateway(ServiceError):
 
     kind = "bad_gateway"
     status = 502
+
+
+class UpstreamError(BadGateway):
+    """502: another system answered that it failed or refused; raised by ``raise_for_status``."""
+
+    origin = "upstream"
+    reason = "status"
+
+    #: What it answered.
+    response: Any
+
+    def __init__(self, response: Any = None, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.response = response
+        self.detail = f"the other system answered {getattr(response, 'status_code', 'nothing')}"
+
+    def __str__(self) -> str:
+        return self.message or str(self.detail)
 
 
 class ServiceUnavailable(ServiceError):

@@ -6,7 +6,7 @@ what is there, and are plain objects in unit tests.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
@@ -202,6 +202,137 @@ class Data:
         raise NotImplementedError
 
 
+class HttpResponse:
+    """What another system answered. Iterating gives the body piece by piece, as it comes where the call was
+    made with ``stream=True``. False in a condition when the status is 400 or more.
+    """
+
+    status_code: int
+    #: The usual words for the status.
+    reason: str
+    #: Whether the status is below 400.
+    ok: bool
+    headers: Headers
+    #: The body by its media type: decoded JSON, text or bytes; ``None`` without one.
+    data: Any
+    #: The body as text, in the charset the answer names.
+    text: str
+    content: bytes
+    #: The same as ``content``.
+    raw: bytes
+
+    def json(self) -> Any:
+        """The body decoded as JSON, whatever its type."""
+        raise NotImplementedError
+
+    def raise_for_status(self) -> None:
+        """Raises ``UpstreamError`` when the status is 400 or more."""
+        raise NotImplementedError
+
+    def read(self) -> Any:
+        """Reads the rest of a stream and gives it; in ``async def`` services awaited."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Cuts off a stream that is not read to its end; leaving a ``with`` block does as well."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise NotImplementedError
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        raise NotImplementedError
+
+    def __enter__(self) -> HttpResponse:
+        raise NotImplementedError
+
+    def __exit__(self, *error: object) -> None:
+        raise NotImplementedError
+
+    async def __aenter__(self) -> HttpResponse:
+        raise NotImplementedError
+
+    async def __aexit__(self, *error: object) -> None:
+        raise NotImplementedError
+
+
+class HttpConnection:
+    """An outgoing of type ``rest`` or ``http``. In ``async def`` services every call is awaited.
+
+    A correlation id may come first, as in ``get(self.cid)``; it goes along with every call anyway. Arguments:
+
+    - ``params``: dict; those the path has a place for fill it, the others go into the query
+    - ``query``: dict of query parameters; a list repeats one
+    - ``headers``: dict of header fields
+    - ``data``: what is sent: dict, list or model in the outgoing's ``data_format``; text, bytes; a file or an
+      iterator of text or bytes, which is sent as it comes
+    - ``json``: what is sent as JSON, whatever the ``data_format``
+    - ``files``: dict of fields to content, ``(name, content)`` or ``(name, content, media type)``
+    - ``stream``: whether the answer's body is read by the service, piece by piece
+    - ``timeout``: seconds this call may take, where that is less than the definition says
+    """
+
+    name: str
+    #: The same object.
+    conn: HttpConnection
+
+    def get(self, *args: Any, **more: Any) -> Any:
+        """``get([cid,] [params,] …)``"""
+        raise NotImplementedError
+
+    def head(self, *args: Any, **more: Any) -> Any:
+        """``head([cid,] [params,] …)``"""
+        raise NotImplementedError
+
+    def options(self, *args: Any, **more: Any) -> Any:
+        """``options([cid,] [params,] …)``"""
+        raise NotImplementedError
+
+    def post(self, *args: Any, **more: Any) -> Any:
+        """``post([cid,] [data,] [params,] …)``"""
+        raise NotImplementedError
+
+    def put(self, *args: Any, **more: Any) -> Any:
+        """``put([cid,] [data,] [params,] …)``"""
+        raise NotImplementedError
+
+    def patch(self, *args: Any, **more: Any) -> Any:
+        """``patch([cid,] [data,] [params,] …)``"""
+        raise NotImplementedError
+
+    def delete(self, *args: Any, **more: Any) -> Any:
+        """``delete([cid,] [data,] [params,] …)``"""
+        raise NotImplementedError
+
+    def send(self, method: str, *args: Any, **more: Any) -> Any:
+        """``send(method, [cid,] [data,] [params,] …)``"""
+        raise NotImplementedError
+
+    def ping(self, *args: Any) -> Any:
+        """Asks for a sign of life and gives what it said."""
+        raise NotImplementedError
+
+
+class HttpConnections:
+    """Outgoings by name."""
+
+    def __getitem__(self, name: str) -> HttpConnection:
+        raise NotImplementedError
+
+    def __contains__(self, name: object) -> bool:
+        raise NotImplementedError
+
+    def get(self, name: str) -> HttpConnection | None:
+        raise NotImplementedError
+
+
+class Out:
+    """``self.out``: connections to other systems, which are definitions of kind ``outgoing``."""
+
+    rest: HttpConnections
+    http: HttpConnections
+
+
 class Config(Mapping[str, Any]):
     """``self.config``: the files of ``config/user``, as ``self.config.FILE.SECTION.KEY``."""
 
@@ -220,6 +351,9 @@ class ServiceInterface:
     channel: Channel
     dictionary: Dictionaries
     data: Data
+    out: Out
+    #: Short form of ``out.rest``.
+    rest: HttpConnections
     config: Config
 
     def __init__(self) -> None:

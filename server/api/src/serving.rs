@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crosstie_model::definition::DefinitionName;
-use crosstie_model::event::{ApplyReport, ClosedChannel, FailedUnit};
+use crosstie_model::event::{ApplyReport, ClosedChannel, ClosedOutgoing, FailedUnit};
 use crosstie_model::{Revision, UnitName};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -35,6 +35,8 @@ pub struct WorkerServes {
     pub closed_channels: Vec<ClosedChannel>,
     /// Channels that the revision it could not apply would close.
     pub refused_channels: Vec<ClosedChannel>,
+    /// Outgoings of its revision that it cannot open.
+    pub closed_outgoings: Vec<ClosedOutgoing>,
 }
 
 /// The reports of this server's workers.
@@ -94,6 +96,7 @@ impl Serving {
                     failed_units: report.failed_units,
                     closed_channels: report.closed_channels,
                     refused_channels: Vec::new(),
+                    closed_outgoings: report.closed_outgoings,
                 };
             } else {
                 let why = report.error.unwrap_or_else(|| "it gave no reason".to_owned());
@@ -114,20 +117,21 @@ impl Serving {
     /// apply, with all reasons any of them gave.
     #[must_use]
     pub fn closed_channels(&self, host: &dyn Host) -> Vec<ClosedChannel> {
-        let mut found: BTreeMap<DefinitionName, Vec<String>> = BTreeMap::new();
-        for (_, serves) in self.of_ready(host) {
-            for ClosedChannel { channel, reasons } in
-                serves.closed_channels.into_iter().chain(serves.refused_channels)
-            {
-                let known = found.entry(channel).or_default();
-                for reason in reasons {
-                    if !known.contains(&reason) {
-                        known.push(reason);
-                    }
-                }
-            }
-        }
-        found.into_iter().map(|(channel, reasons)| ClosedChannel { channel, reasons }).collect()
+        let all = self.of_ready(host).into_iter().flat_map(|(_, serves)| {
+            serves.closed_channels.into_iter().chain(serves.refused_channels)
+        });
+        together(all.map(|closed| (closed.channel, closed.reasons)))
+            .map(|(channel, reasons)| ClosedChannel { channel, reasons })
+            .collect()
+    }
+
+    /// The outgoings that ready workers cannot open, with all reasons any of them gave.
+    #[must_use]
+    pub fn closed_outgoings(&self, host: &dyn Host) -> Vec<ClosedOutgoing> {
+        let all = self.of_ready(host).into_iter().flat_map(|(_, serves)| serves.closed_outgoings);
+        together(all.map(|closed| (closed.outgoing, closed.reasons)))
+            .map(|(outgoing, reasons)| ClosedOutgoing { outgoing, reasons })
+            .collect()
     }
 
     /// What each worker serves that is ready now.
@@ -193,4 +197,20 @@ impl Serving {
             let _ = tokio::time::timeout_at(deadline.min(now + LOOK), changed.changed()).await;
         }
     }
+}
+
+/// Reasons by name, each once.
+fn together(
+    closed: impl Iterator<Item = (DefinitionName, Vec<String>)>,
+) -> impl Iterator<Item = (DefinitionName, Vec<String>)> {
+    let mut found: BTreeMap<DefinitionName, Vec<String>> = BTreeMap::new();
+    for (name, reasons) in closed {
+        let known = found.entry(name).or_default();
+        for reason in reasons {
+            if !known.contains(&reason) {
+                known.push(reason);
+            }
+        }
+    }
+    found.into_iter()
 }

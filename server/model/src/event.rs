@@ -45,6 +45,9 @@ pub struct ApplyReport {
     /// Channels of that revision that nobody can use here, though they are active.
     #[serde(default)]
     pub closed_channels: Vec<ClosedChannel>,
+    /// Outgoings of that revision that cannot be used here, though they are active.
+    #[serde(default)]
+    pub closed_outgoings: Vec<ClosedOutgoing>,
 }
 
 /// A channel that one worker cannot open.
@@ -52,6 +55,15 @@ pub struct ApplyReport {
 pub struct ClosedChannel {
     /// The channel.
     pub channel: DefinitionName,
+    /// What keeps it closed, each thing in one line.
+    pub reasons: Vec<String>,
+}
+
+/// An outgoing that one worker cannot open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClosedOutgoing {
+    /// The outgoing.
+    pub outgoing: DefinitionName,
     /// What keeps it closed, each thing in one line.
     pub reasons: Vec<String>,
 }

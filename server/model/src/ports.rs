@@ -164,6 +164,21 @@ pub trait CounterCells: Send + Sync {
     fn read_all(&self) -> Vec<(String, u64)>;
 }
 
+/// Figures that go up and down, summed over the workers of a server. What a worker counted goes with it.
+pub trait GaugeCells: Send + Sync {
+    /// The gauge for `key`, counting for this worker. Find it once and keep it.
+    fn gauge(&self, key: &str) -> Arc<dyn GaugeCell>;
+}
+
+/// One such figure.
+pub trait GaugeCell: Send + Sync {
+    /// One more.
+    fn add(&self);
+
+    /// One less.
+    fn subtract(&self);
+}
+
 /// Rate limits exact over all workers of a server: one generic cell rate algorithm (ITU-T I.371) state per
 /// key, in shared memory.
 pub trait RateCells: Send + Sync {

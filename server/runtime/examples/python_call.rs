@@ -197,6 +197,7 @@ async fn main() {
         settings: PythonSettings::default(),
         venv: "/nonexistent".into(),
         host: host(),
+        network: host(),
         data: Arc::new(Nothing),
         blame: Arc::new(Nothing),
         user_config: json!({}),

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use crosstie_channels::ports::{Ports, RouteInputs};
 use crosstie_channels::routes::Routes;
 use crosstie_channels::staged::Staged;
-use crosstie_model::event::{ApplyReport, ClosedChannel, FailedUnit};
+use crosstie_model::event::{ApplyReport, ClosedChannel, ClosedOutgoing, FailedUnit};
 use crosstie_model::limits::REVISION_POLL;
 use crosstie_model::ports::LoadError;
 use crosstie_model::settings::ServerSettings;
@@ -36,6 +36,7 @@ use crate::keep::Keeper;
 use crate::last_good::LastGood;
 use crate::live::{ArtifactSource, CurrentLive, Live, Loader};
 use crate::membership::Membership;
+use crate::outgoings::Outgoings;
 use crate::outbox::Outbox;
 
 /// How long a snapshot that is ready here waits for workers that have not loaded it. Old and new are then
@@ -54,6 +55,8 @@ pub(crate) struct Standing {
     degraded: ArcSwapOption<String>,
     failed: ArcSwap<Vec<FailedUnit>>,
     closed: ArcSwap<Vec<ClosedChannel>>,
+    closed_outgoings: ArcSwap<Vec<ClosedOutgoing>>,
+    open_outgoings: ArcSwap<Vec<Arc<str>>>,
     /// The server's place in the cluster.
     pub(crate) membership: Membership,
     wake: Notify,
@@ -87,6 +90,16 @@ impl Standing {
         self.closed.load_full()
     }
 
+    /// Outgoings of the served snapshot that cannot be used here.
+    pub(crate) fn closed_outgoings(&self) -> Arc<Vec<ClosedOutgoing>> {
+        self.closed_outgoings.load_full()
+    }
+
+    /// The names of the outgoings that can.
+    pub(crate) fn open_outgoings(&self) -> Arc<Vec<Arc<str>>> {
+        self.open_outgoings.load_full()
+    }
+
     /// Tries again to load what failed: a quarantine was lifted.
     pub(crate) fn retry(&self) {
         self.retry.store(true, Ordering::Release);
@@ -114,6 +127,8 @@ pub(crate) struct Follower {
     pub(crate) last_good: LastGood,
     /// Loads code.
     pub(crate) loader: Loader,
+    /// Connections to other systems.
+    pub(crate) outgoings: Outgoings,
     /// What services see.
     pub(crate) current: Arc<CurrentLive>,
     /// What requests see.
@@ -263,10 +278,12 @@ impl Follower {
     /// Loads and builds `snapshot` and swaps, unless another worker has a newer one by then.
     async fn serve(&mut self, snapshot: Snapshot, faults: Faults) {
         let revision = snapshot.revision;
-        let (live, failed) = {
+        let (mut live, failed) = {
             let source = Store { odb: &self.odb, last_good: &self.last_good };
             self.loader.load(snapshot, &source).await
         };
+        live.outgoings = self.outgoings.follow(&live.snapshot);
+        let (closed_outgoings, open_outgoings) = (live.outgoings.closed.clone(), live.outgoings.names.clone());
         match self.build_routes(&live, faults) {
             Ok(Built { routes, left_out, closed }) => {
                 self.current.stage(Arc::new(live), Barrier::mark(revision));
@@ -284,6 +301,8 @@ impl Follower {
                 self.standing.membership.note_refusal(None);
                 self.standing.failed.store(Arc::new(failed));
                 self.standing.closed.store(Arc::new(closed));
+                self.standing.closed_outgoings.store(Arc::new(closed_outgoings));
+                self.standing.open_outgoings.store(Arc::new(open_outgoings));
                 self.standing.revision.store(revision.0, Ordering::Release);
                 self.standing.started.store(true, Ordering::Release);
                 self.counts.applied.add(1);
@@ -378,6 +397,7 @@ impl Follower {
             error,
             failed_units: self.standing.failed_units().as_ref().clone(),
             closed_channels,
+            closed_outgoings: self.standing.closed_outgoings().as_ref().clone(),
         }));
     }
 

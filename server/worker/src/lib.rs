@@ -15,6 +15,7 @@ mod live;
 mod membership;
 mod observe;
 mod outbox;
+mod outgoings;
 mod pickup;
 mod ports;
 mod refusals;

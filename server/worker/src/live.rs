@@ -10,11 +10,14 @@ use async_trait::async_trait;
 use crosstie_channels::staged::Staged;
 use crosstie_model::definition::{DefinitionBody, DefinitionKind};
 use crosstie_model::event::FailedUnit;
+use crosstie_model::outgoing::FoundOutgoing;
 use crosstie_model::ports::{LoadError, LoadedService, LoadedUnit, Runtime, ServiceDirectory};
 use crosstie_model::snapshot::{ActiveUnit, Snapshot};
 use crosstie_model::unit::{Artifact, LIBRARY_UNIT};
 use crosstie_model::{Digest, ServiceName, UnitName};
 use serde_json::Value;
+
+use crate::outgoings::OpenOutgoings;
 
 /// One snapshot, loaded.
 #[derive(Default)]
@@ -23,6 +26,8 @@ pub(crate) struct Live {
     pub snapshot: Arc<Snapshot>,
     services: HashMap<ServiceName, Arc<dyn LoadedService>>,
     dictionaries: HashMap<String, Arc<Value>>,
+    /// Connections to other systems.
+    pub outgoings: OpenOutgoings,
 }
 
 impl ServiceDirectory for Live {
@@ -32,6 +37,10 @@ impl ServiceDirectory for Live {
 
     fn dictionary(&self, name: &str) -> Option<Arc<Value>> {
         self.dictionaries.get(name).cloned()
+    }
+
+    fn outgoing(&self, name: &str) -> Option<FoundOutgoing> {
+        self.outgoings.found.get(name).cloned()
     }
 }
 
@@ -48,6 +57,10 @@ impl ServiceDirectory for CurrentDirectory {
 
     fn dictionary(&self, name: &str) -> Option<Arc<Value>> {
         self.0.load().dictionary(name)
+    }
+
+    fn outgoing(&self, name: &str) -> Option<FoundOutgoing> {
+        self.0.load().outgoing(name)
     }
 }
 
@@ -154,6 +167,6 @@ impl Loader {
                 _ => None,
             })
             .collect();
-        Live { snapshot: Arc::new(snapshot), services, dictionaries }
+        Live { snapshot: Arc::new(snapshot), services, dictionaries, outgoings: OpenOutgoings::default() }
     }
 }

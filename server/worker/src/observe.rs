@@ -15,8 +15,10 @@ use crosstie_model::refusal::RefusalReason;
 use crosstie_model::settings::ServerSettings;
 use crosstie_process::shm::Segment;
 use crosstie_security::tls;
-use crosstie_telemetry::metrics::{Gauge, ObservedProcess, Sample};
-use crosstie_telemetry::traces::{AttributeValue, Endpoint, Sampler, SpanKind, SpanStatus, TraceOptions};
+use crosstie_telemetry::metrics::{Gauge, OUTGOING_GAUGES, ObservedProcess, Sample, outgoing_gauge};
+use crosstie_telemetry::traces::{
+    AttributeValue, Endpoint, Sampler, SpanKind, SpanStatus, TraceOptions, Tracer,
+};
 use crosstie_telemetry::{
     AccessLog, AccessRecord, ChannelMetrics, Exporter, LogGuard, LoggedQuery, Metrics, SpanRecord,
 };
@@ -30,14 +32,7 @@ pub(crate) struct Telemetry {
     access: AccessLog,
     metrics: Metrics,
     refusals: Arc<Refusals>,
-    traces: Option<Traces>,
-}
-
-/// Spans of requests: which, and where to.
-#[derive(Clone)]
-struct Traces {
-    exporter: Exporter,
-    sampler: Sampler,
+    traces: Option<Tracer>,
 }
 
 impl Telemetry {
@@ -64,17 +59,22 @@ impl Telemetry {
                     process: format!("worker {}", u32::from(worker) + 1),
                 };
                 let sampler = Sampler::new(settings.telemetry.otlp_sample);
-                Some(Traces { exporter: Exporter::start(options, runtime), sampler })
+                Some(Tracer::new(Exporter::start(options, runtime), sampler))
             }
         };
         Ok(Self { access, refusals: Arc::new(Refusals::new(metrics.clone())), metrics, traces })
+    }
+
+    /// What records spans; `None` where no collector is configured.
+    pub(crate) fn tracer(&self) -> Option<Tracer> {
+        self.traces.clone()
     }
 
     /// Counts in the server's metrics what this process's queues had to drop.
     pub(crate) fn count_drops(&self, log: &LogGuard) {
         self.metrics.count_log_drops(log, &self.access);
         if let Some(traces) = &self.traces {
-            traces.exporter.count_in(&self.metrics);
+            traces.exporter().count_in(&self.metrics);
         }
     }
 }
@@ -106,13 +106,13 @@ struct Entrance {
     counts: ChannelMetrics,
     access: AccessLog,
     refusals: Arc<Refusals>,
-    traces: Option<Traces>,
+    traces: Option<Tracer>,
 }
 
 impl Entrance {
-    fn span(&self, traces: &Traces, record: &RequestRecord<'_>, start: SystemTime) {
+    fn span(&self, traces: &Tracer, record: &RequestRecord<'_>, start: SystemTime) {
         let mut trace = *record.trace;
-        trace.sampled = traces.sampler.samples(&trace);
+        trace.sampled = traces.samples(&trace);
         if !trace.sampled {
             return;
         }
@@ -129,7 +129,7 @@ impl Entrance {
         if let Some(service) = &self.service {
             attributes.push(("crosstie.service", AttributeValue::Shared(service.to_shared())));
         }
-        traces.exporter.span(SpanRecord {
+        traces.span(SpanRecord {
             trace,
             name: Arc::clone(&self.channel),
             kind: SpanKind::Server,
@@ -190,6 +190,20 @@ fn certificate_ends(standing: &Standing) -> Gauge {
     }
 }
 
+/// What the workers do with each outgoing now.
+fn outgoings(segment: &Segment, standing: &Standing) -> Vec<Gauge> {
+    let names = standing.open_outgoings();
+    let sample = |name: &Arc<str>, gauge| {
+        let value = f64::from(segment.gauge(0, &outgoing_gauge(name, gauge)).in_use());
+        Sample { labels: vec![("outgoing", name.to_string())], value }
+    };
+    let family = |(gauge, name, help)| {
+        let samples = names.iter().map(|outgoing| sample(outgoing, gauge)).collect();
+        Gauge { name, help, samples }
+    };
+    OUTGOING_GAUGES.into_iter().map(family).collect()
+}
+
 /// No sample without a broker, so that nobody is alarmed by a server that needs none.
 fn bus_connected(segment: &Segment) -> Gauge {
     let sample = |connected| Sample { labels: Vec::new(), value: f64::from(u8::from(connected)) };
@@ -204,7 +218,7 @@ fn bus_connected(segment: &Segment) -> Gauge {
 pub(crate) fn render(metrics: &Metrics, segment: &Segment, standing: &Standing) -> String {
     let count = |number: u64| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
     let (degraded, revision) = (standing.degraded().is_some(), standing.revision().0);
-    let gauges = [
+    let mut gauges = vec![
         Gauge::single("crosstie_connections", "Open client connections.", count(segment.total_connections())),
         Gauge::single(
             "crosstie_requests_in_flight",
@@ -219,6 +233,11 @@ pub(crate) fn render(metrics: &Metrics, segment: &Segment, standing: &Standing) 
             count(standing.closed_channels().len() as u64),
         ),
         Gauge::single(
+            "crosstie_closed_outgoings",
+            "Active outgoings of the served revision that cannot be used.",
+            count(standing.closed_outgoings().len() as u64),
+        ),
+        Gauge::single(
             "crosstie_quarantined_services",
             "Services and units in quarantine.",
             count(segment.quarantined().len() as u64),
@@ -231,6 +250,7 @@ pub(crate) fn render(metrics: &Metrics, segment: &Segment, standing: &Standing) 
         certificate_ends(standing),
         bus_connected(segment),
     ];
+    gauges.extend(outgoings(segment, standing));
     let mut processes =
         vec![ObservedProcess { name: "supervisor".into(), pid: std::os::unix::process::parent_id() }];
     processes.extend(segment.workers().into_iter().map(|worker| ObservedProcess {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crosstie_channels::ports::{ConcurrencyCells, ConcurrencyGauge, ConnectionShare};
+use crosstie_model::ports::{GaugeCell, GaugeCells};
 use crosstie_process::shm::{Gauge, Permit, Segment, WorkerSlot};
 
 /// This worker's share of its server's connections.
@@ -68,6 +69,37 @@ impl SharedConcurrency {
 impl ConcurrencyCells for SharedConcurrency {
     fn gauge(&self, key: &str) -> Option<Arc<dyn ConcurrencyGauge>> {
         Some(Arc::new(SharedGauge { gauge: self.segment.gauge(self.slot, key), held: Mutex::default() }))
+    }
+}
+
+/// Figures that go up and down, over all workers of the server.
+pub(crate) struct SharedGauges {
+    segment: Arc<Segment>,
+    slot: u16,
+}
+
+impl SharedGauges {
+    /// Figures to which the worker in `slot` adds its own.
+    pub(crate) fn new(segment: Arc<Segment>, slot: u16) -> Self {
+        Self { segment, slot }
+    }
+}
+
+impl GaugeCells for SharedGauges {
+    fn gauge(&self, key: &str) -> Arc<dyn GaugeCell> {
+        Arc::new(Figure(self.segment.gauge(self.slot, key)))
+    }
+}
+
+struct Figure(Gauge);
+
+impl GaugeCell for Figure {
+    fn add(&self) {
+        self.0.raise();
+    }
+
+    fn subtract(&self) {
+        self.0.lower();
     }
 }
 

@@ -14,6 +14,7 @@ use crosstie_channels::staged::Staged;
 use crosstie_config::user;
 use crosstie_model::settings::{Front, ServerSettings};
 use crosstie_odb::{Odb, OdbDataStore, OdbOptions};
+use crosstie_outgoing::Environment;
 use crosstie_process::control::{ControlStream, ToSupervisor};
 use crosstie_process::shm::{Barrier, Segment, WorkerSlot};
 use crosstie_process::worker::{Inherited, inherit};
@@ -24,7 +25,7 @@ use crosstie_security::tls::ListenerTls;
 use crosstie_security::{ClusterKey, CredentialSource, ReloadingCertificate, SecretResolver, tls};
 use crosstie_telemetry::Metrics;
 use crosstie_telemetry::logging::{self, LogGuard, LogTarget, Terminal};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::accepted::{self, AcceptedSettings};
@@ -36,7 +37,8 @@ use crate::last_good::LastGood;
 use crate::live::{CurrentDirectory, CurrentLive, Live, Loader};
 use crate::observe::Telemetry;
 use crate::outbox::Outbox;
-use crate::ports::{Share, SharedConcurrency};
+use crate::outgoings::Outgoings;
+use crate::ports::{Share, SharedConcurrency, SharedGauges};
 use crate::singleton::{BusLink, Duties};
 use crate::status::Status;
 
@@ -95,7 +97,7 @@ fn serve(
     fork_safety::install(&segment)?;
     let slot = segment.own_worker().ok_or("the worker has no slot")?;
     let traffic = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let parts = Parts::assemble(index, slot, segment, directory, settings, log)?;
+    let parts = Parts::assemble(index, slot, segment, directory, settings, log, traffic.handle())?;
 
     let (mut service, mut management) = (Vec::new(), None);
     for (name, listener) in listeners {
@@ -142,6 +144,7 @@ struct Parts {
     cluster_key: Arc<ClusterKey>,
     certificate: Arc<ReloadingCertificate>,
     current: Arc<CurrentLive>,
+    outgoings: Outgoings,
     standing: Arc<Standing>,
     routes: Arc<Staged<Routes>>,
     barrier: Barrier,
@@ -163,6 +166,7 @@ impl Parts {
         directory: PathBuf,
         settings: Arc<ServerSettings>,
         log: &LogGuard,
+        traffic: &Handle,
     ) -> Result<Self, StartError> {
         // Two threads would only help a service that floods the ODB; one keeps everything in order.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -178,7 +182,13 @@ impl Parts {
         let telemetry = Telemetry::start(&directory, &settings, index, metrics.clone(), runtime.handle())?;
         telemetry.count_drops(log);
         let user_config = Arc::new(user_config(&directory));
-        let python = start_python(&directory, &settings, &runtime, &odb, &segment, &outbox, &user_config)?;
+        let reactors = Reactors { control: runtime.handle(), traffic };
+        let python = start_python(&directory, &settings, reactors, &odb, &segment, &outbox, &user_config)?;
+        let outside = Environment {
+            metrics: metrics.clone(),
+            gauges: Arc::new(SharedGauges::new(Arc::clone(&segment), index)),
+            tracer: telemetry.tracer(),
+        };
         python.set_directory(Arc::new(CurrentDirectory(Arc::clone(&current))));
         let ports = Ports {
             rates: Arc::clone(&segment) as _,
@@ -188,6 +198,7 @@ impl Parts {
             status: Arc::new(Status::new(slot, &standing, &metrics, &segment, &settings)),
         };
         let resolver = SecretResolver::new(Arc::clone(&cluster_key), directory.clone());
+        let outgoings = Outgoings::new(resolver.clone(), directory.clone(), outside);
         let routes = Arc::new(Staged::new(no_routes(&settings, ports.clone()), in_force));
         let http = HttpServer::new(HttpServerOptions {
             routes: Arc::clone(&routes),
@@ -213,6 +224,7 @@ impl Parts {
             cluster_key,
             certificate,
             current,
+            outgoings,
             standing,
             routes,
             barrier,
@@ -260,6 +272,7 @@ impl Parts {
             odb: self.odb.clone(),
             last_good,
             loader,
+            outgoings: self.outgoings,
             current: self.current,
             routes: self.routes,
             barrier: self.barrier,
@@ -312,10 +325,18 @@ impl Parts {
     }
 }
 
+/// Where host calls of services run.
+struct Reactors<'a> {
+    /// The control thread's.
+    control: &'a Handle,
+    /// The one that serves traffic.
+    traffic: &'a Handle,
+}
+
 fn start_python(
     directory: &Path,
     settings: &ServerSettings,
-    runtime: &Runtime,
+    reactors: Reactors<'_>,
     odb: &Odb,
     segment: &Arc<Segment>,
     outbox: &Outbox,
@@ -329,7 +350,8 @@ fn start_python(
     Ok(PythonRuntime::start(PythonOptions {
         settings: settings.python.clone(),
         venv: directory.join(&settings.python.venv),
-        host: runtime.handle().clone(),
+        host: reactors.control.clone(),
+        network: reactors.traffic.clone(),
         data: Arc::new(OdbDataStore::new(odb.clone())),
         blame: Arc::clone(segment) as _,
         user_config: user_config.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use crosstie_config::document;
-use crosstie_model::definition::{ChannelDefinition, DefinitionBody, DefinitionId, DefinitionKind};
+use crosstie_model::definition::{DefinitionBody, DefinitionId, DefinitionKind};
 use crosstie_model::{Definition, Revision, Snapshot};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -27,23 +27,23 @@ pub struct DefinitionView {
     pub body: Value,
     /// Whether a service's code declares it: read-only, and left out of exports.
     pub in_code: bool,
-    /// What the answering server makes of it, when it is a channel.
+    /// What the answering server makes of it, when it is a channel or an outgoing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<ChannelState>,
+    pub state: Option<DefinitionState>,
     /// What keeps it closed, each thing in one line.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
 }
 
-/// What a server makes of a channel.
+/// What a server makes of a channel or an outgoing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ChannelState {
-    /// It takes requests.
+pub enum DefinitionState {
+    /// It takes requests, or makes calls.
     Open,
-    /// It should take requests and cannot.
+    /// It should and cannot.
     Closed,
-    /// Its definition says that it takes none.
+    /// Its definition says that it does not.
     Inactive,
     /// Not every worker serves the newest revision yet.
     Pending,
@@ -66,17 +66,22 @@ impl Operations {
         Ok((snapshot.revision, views))
     }
 
-    /// Corrects the states of channels that do not take requests though they should.
+    /// Corrects the states of channels and outgoings that do not do what they should.
     fn tell_closed(&self, views: &mut [DefinitionView], revision: Revision) {
         let complete = self.serving().state(revision, self.host()).complete;
-        let closed = self.serving().closed_channels(self.host());
-        let mut reasons: BTreeMap<_, _> =
-            closed.into_iter().map(|closed| (closed.channel.to_string(), closed.reasons)).collect();
-        for view in views.iter_mut().filter(|view| view.state == Some(ChannelState::Open)) {
-            if let Some(reasons) = reasons.remove(&view.name) {
-                (view.state, view.reasons) = (Some(ChannelState::Closed), reasons);
+        let channels = self.serving().closed_channels(self.host()).into_iter();
+        let channels = channels.map(|closed| ((DefinitionKind::Channel, closed.channel), closed.reasons));
+        let outgoings = self.serving().closed_outgoings(self.host()).into_iter();
+        let outgoings = outgoings.map(|closed| ((DefinitionKind::Outgoing, closed.outgoing), closed.reasons));
+        let mut reasons: BTreeMap<_, _> = channels
+            .chain(outgoings)
+            .map(|((kind, name), reasons)| ((kind, name.to_string()), reasons))
+            .collect();
+        for view in views.iter_mut().filter(|view| view.state == Some(DefinitionState::Open)) {
+            if let Some(reasons) = reasons.remove(&(view.kind, view.name.clone())) {
+                (view.state, view.reasons) = (Some(DefinitionState::Closed), reasons);
             } else if !complete {
-                view.state = Some(ChannelState::Pending);
+                view.state = Some(DefinitionState::Pending);
             }
         }
     }
@@ -135,7 +140,8 @@ fn views(snapshot: &Snapshot) -> Result<Vec<DefinitionView>, OperationError> {
     let mut views = Vec::new();
     for (id, body) in &snapshot.definitions {
         let state = match body {
-            DefinitionBody::Channel(channel) => Some(declared_state(channel)),
+            DefinitionBody::Channel(channel) => Some(declared_state(channel.entrance().active)),
+            DefinitionBody::Outgoing(outgoing) => Some(declared_state(outgoing.is_active())),
             _ => None,
         };
         let body = serde_json::to_value(body).map_err(unreadable)?;
@@ -146,15 +152,15 @@ fn views(snapshot: &Snapshot) -> Result<Vec<DefinitionView>, OperationError> {
     for channel in snapshot.effective_channels().unwrap_or_default().into_iter().filter(|c| c.in_code) {
         let body = serde_json::to_value(&channel.definition).map_err(unreadable)?;
         let (kind, name) = (DefinitionKind::Channel, channel.name.to_string());
-        let state = Some(declared_state(&channel.definition));
+        let state = Some(declared_state(channel.definition.entrance().active));
         views.push(DefinitionView { kind, name, body, in_code: true, state, reasons: Vec::new() });
     }
     views.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     Ok(views)
 }
 
-fn declared_state(channel: &ChannelDefinition) -> ChannelState {
-    if channel.entrance().active { ChannelState::Open } else { ChannelState::Inactive }
+fn declared_state(is_active: bool) -> DefinitionState {
+    if is_active { DefinitionState::Open } else { DefinitionState::Inactive }
 }
 
 struct Put {

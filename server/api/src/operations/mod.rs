@@ -21,6 +21,7 @@ mod join;
 mod library;
 mod member;
 mod past;
+mod ping;
 mod report;
 mod rollback;
 mod secret;
@@ -46,7 +47,7 @@ pub use apply::{AppliedDefinition, ApplyAction, ApplyOutcome, ApplyRequest, Docu
 pub use certificate::{AuthorityView, CertificateOrder, CertificateView, IssuedCertificateView};
 pub use change::Intent;
 pub use configuration::{AuditChangeView, AuditView, ConfigCommit, ConfigRepositoryKind, ConfigRollback};
-pub use definition::{ChannelState, DefinitionView};
+pub use definition::{DefinitionState, DefinitionView};
 pub use deploy::{CheckedArtifact, DeployOutcome, DeployRequest, DeploySource};
 pub use deployment::{AttemptView, DeploymentView, LiveOn, VersionView};
 pub use error::{OperationError, Refusal};
@@ -54,6 +55,7 @@ pub use join::{
     Invitation, JoinAnswer, JoinRefused, JoinRequest, JoinTokenOrder, JoinTokenView, TOKEN_PREFIX,
 };
 pub use member::{Condition, MemberView, Removal};
+pub use ping::PingView;
 pub use service::{Invocation, ServiceChannel, ServiceView};
 pub use status::{OdbState, ServerStatus, WorkerState};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crosstie_config::{settings, user};
 use crosstie_model::Revision;
 use crosstie_model::certificate::CertificateEnd;
-use crosstie_model::event::ClosedChannel;
+use crosstie_model::event::{ClosedChannel, ClosedOutgoing};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -55,6 +55,8 @@ pub struct ServerStatus {
     pub refused_settings: Vec<String>,
     /// Active channels that nobody can use here.
     pub closed_channels: Vec<ClosedChannel>,
+    /// Active outgoings that cannot be used here.
+    pub closed_outgoings: Vec<ClosedOutgoing>,
 }
 
 /// What is known of the ODB.
@@ -113,6 +115,7 @@ impl Operations {
             certificates: self.host().certificates(),
             refused_settings: self.refused_settings().await,
             closed_channels: self.serving().closed_channels(self.host()),
+            closed_outgoings: self.serving().closed_outgoings(self.host()),
         }
     }
 

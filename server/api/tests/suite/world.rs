@@ -58,6 +58,7 @@ impl FakeHost {
             error: None,
             failed_units: Vec::new(),
             closed_channels: Vec::new(),
+            closed_outgoings: Vec::new(),
         };
         match self.workers.lock().unwrap().clone() {
             Workers::Serve => {}

@@ -128,7 +128,7 @@ pub enum DefinitionBody {
     /// A dictionary.
     Dictionary(DictionaryDefinition),
     /// An outgoing.
-    Outgoing(OutgoingDefinition),
+    Outgoing(Box<OutgoingDefinition>),
     /// A security definition.
     Security(SecurityDefinition),
     /// Settings of a service.

@@ -31,7 +31,7 @@ enum Cell {
 /// One place in use. Given back when dropped.
 #[must_use = "dropping a permit gives its place back"]
 pub struct Permit {
-    cell: Cell,
+    gauge: Gauge,
 }
 
 impl Gauge {
@@ -52,7 +52,33 @@ impl Gauge {
                 .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < limit).then(|| n + 1))
                 .is_ok(),
         };
-        acquired.then(|| Permit { cell: self.cell.clone() })
+        acquired.then(|| Permit { gauge: self.clone() })
+    }
+
+    /// One more in use, whatever their number: for figures that limit nothing.
+    pub fn raise(&self) {
+        match &self.cell {
+            Cell::Shared { row, slot } => {
+                if let Some(own) = row.held.get(*slot) {
+                    own.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Cell::Local(count) => {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// One less in use, after [`Gauge::raise`].
+    pub fn lower(&self) {
+        match &self.cell {
+            Cell::Shared { row, slot } => {
+                if let Some(own) = row.held.get(*slot) {
+                    give_back(own);
+                }
+            }
+            Cell::Local(count) => give_back(count),
+        }
     }
 
     /// How many places are in use on this server now.
@@ -67,14 +93,7 @@ impl Gauge {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        match &self.cell {
-            Cell::Shared { row, slot } => {
-                if let Some(own) = row.held.get(*slot) {
-                    give_back(own);
-                }
-            }
-            Cell::Local(count) => give_back(count),
-        }
+        self.gauge.lower();
     }
 }
 
@@ -155,6 +174,21 @@ mod tests {
         drop(late);
         assert!(segment.gauge(1, "g").try_acquire(1).is_none());
         drop(next);
+    }
+
+    #[test]
+    fn a_figure_that_limits_nothing_goes_up_and_down_over_all_workers() {
+        let segment = Segment::create().unwrap();
+        let (one, two) = (segment.gauge(1, "calls"), segment.gauge(2, "calls"));
+        one.raise();
+        two.raise();
+        two.raise();
+        assert_eq!(one.in_use(), 3);
+        two.lower();
+        segment.clear_worker(1);
+        assert_eq!(two.in_use(), 1);
+        one.lower();
+        assert_eq!(two.in_use(), 1, "a count that was cleared is not lowered below zero");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::Instant;
 
+use crosstie_model::outgoing::FoundOutgoing;
 use crosstie_model::ports::{DataStore, LoadedService, ServiceDirectory};
 use crosstie_model::{Message, ServiceName};
 use pyo3::prelude::*;
@@ -21,6 +22,8 @@ pub(crate) struct Host {
     pub(crate) events: EventLoop,
     pub(crate) data: Arc<dyn DataStore>,
     pub(crate) io: tokio::runtime::Handle,
+    /// Where connections to other systems live.
+    pub(crate) network: tokio::runtime::Handle,
     directory: RwLock<Option<Arc<dyn ServiceDirectory>>>,
     config: Mutex<Config>,
 }
@@ -37,10 +40,11 @@ impl Host {
         events: EventLoop,
         data: Arc<dyn DataStore>,
         io: tokio::runtime::Handle,
+        network: tokio::runtime::Handle,
         config: Value,
     ) -> Self {
         let config = Mutex::new(Config { value: config, shown: None });
-        Self { pool, events, data, io, directory: RwLock::default(), config }
+        Self { pool, events, data, io, network, directory: RwLock::default(), config }
     }
 
     /// Lets the reactor finish its round, in which more may be submitted, before a thread is woken.
@@ -103,6 +107,10 @@ impl Host {
 
     pub(crate) fn dictionary(&self, name: &str) -> Option<Arc<Value>> {
         self.directory()?.dictionary(name)
+    }
+
+    pub(crate) fn outgoing(&self, name: &str) -> Option<FoundOutgoing> {
+        self.directory()?.outgoing(name)
     }
 
     fn directory(&self) -> Option<Arc<dyn ServiceDirectory>> {

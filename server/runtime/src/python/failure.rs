@@ -3,11 +3,16 @@
 
 use std::time::Duration;
 
+use crosstie_model::outgoing::{OutgoingError, Trouble};
 use crosstie_model::{Cid, Failure, FailureKind, Fault, Origin, ServiceName};
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
+
+/// The origin of failures that another system caused, as exceptions name it.
+const UPSTREAM: &str = "upstream";
 
 /// Longest text of an exception that is passed on, in characters.
 const MAX_TEXT: usize = 2_000;
@@ -73,7 +78,9 @@ fn told(error: &Bound<'_, PyAny>) -> PyResult<Failure> {
     let status: u16 = error.getattr(intern!(py, "status"))?.extract()?;
     let kind: String = error.getattr(intern!(py, "kind"))?.extract()?;
     let kind = kind_of(&kind, status);
+    let named: Option<String> = error.getattr(intern!(py, "origin"))?.extract()?;
     let origin = match kind {
+        _ if named.as_deref() == Some(UPSTREAM) => Origin::Upstream,
         FailureKind::Internal | FailureKind::Unavailable | FailureKind::Timeout => Origin::Service,
         FailureKind::BadGateway => Origin::Upstream,
         _ => Origin::Client,
@@ -143,6 +150,33 @@ fn raise(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
     more.set_item("challenge", (!failure.challenges.is_empty()).then(|| failure.challenges.join(", ")))?;
     more.set_item("allow", &failure.allow)?;
     Ok(PyErr::from_value(class.call((failure.text.as_str(),), Some(&more))?))
+}
+
+/// The exception for a call of another system that has no result. What a caller is told of it holds no detail;
+/// the service finds that in its attributes.
+pub(crate) fn from_outgoing(py: Python<'_>, error: &OutgoingError) -> PyErr {
+    if error.trouble == Trouble::Misuse {
+        return PyValueError::new_err(error.detail.clone());
+    }
+    let exception = to_exception(py, &error.failure);
+    let described = || -> PyResult<()> {
+        let value = exception.value(py);
+        if error.failure.origin == Origin::Upstream {
+            value.setattr(intern!(py, "origin"), UPSTREAM)?;
+        }
+        value.setattr(intern!(py, "reason"), error.trouble.as_str())?;
+        value.setattr(intern!(py, "detail"), error.detail.as_str())
+    };
+    described().map_or_else(|error| error, |()| exception)
+}
+
+/// The exception for an answer that says that the other system failed or refused.
+pub(crate) fn upstream_error(py: Python<'_>, response: &Bound<'_, PyAny>) -> PyErr {
+    let made = || -> PyResult<PyErr> {
+        let class = py.import("crosstie._errors")?.getattr(intern!(py, "UpstreamError"))?;
+        Ok(PyErr::from_value(class.call1((response,))?))
+    };
+    made().unwrap_or_else(|error| error)
 }
 
 /// A `ModelError` that lists `faults`.

@@ -18,6 +18,10 @@ pub struct PythonOptions {
     /// Runs host calls of services (data, calls of services that are not in Python): never the reactor that
     /// serves traffic. It must live as long as the process.
     pub host: tokio::runtime::Handle,
+    /// Runs calls of other systems: the reactor that serves traffic, which such calls keep as little busy as a
+    /// request, and whose connections a channel that passes requests on shares. It must live as long as the
+    /// process.
+    pub network: tokio::runtime::Handle,
     /// Backs `self.data`.
     pub data: Arc<dyn DataStore>,
     /// Learns which service each thread runs.

@@ -50,11 +50,11 @@ impl PythonRuntime {
     /// # Errors
     /// The interpreter or its environment is unusable.
     pub fn start(options: PythonOptions) -> Result<Self, StartError> {
-        let PythonOptions { settings, venv, host, data, blame, user_config, on_exhausted } = options;
+        let PythonOptions { settings, venv, host, network, data, blame, user_config, on_exhausted } = options;
         interpreter::start(&venv, Setting::Worker)?;
         let pool = Pool::start(settings.clone(), Arc::clone(&blame), on_exhausted)?;
         let events = EventLoop::new(&settings, &pool)?;
-        let host = Arc::new(Host::new(pool, events, data, host, user_config));
+        let host = Arc::new(Host::new(pool, events, data, host, network, user_config));
         Ok(Self { inner: Arc::new(Inner { host, blame, libraries: Mutex::default() }) })
     }
 

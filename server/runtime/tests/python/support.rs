@@ -151,6 +151,7 @@ impl World {
             settings,
             venv: "/nonexistent".into(),
             host: host_reactor(),
+            network: host_reactor(),
             data: Arc::new(Memory::default()),
             blame: Arc::clone(&blame) as Arc<dyn Blame>,
             user_config: json!({"app": {"limits": {"depth": 3, "names": ["a", "b"]}}}),

@@ -37,10 +37,10 @@ struct Cells {
 /// A cell, looked for when it is first added to: a channel without traffic, or a bucket without hits, takes
 /// no room in the table.
 #[derive(Default)]
-struct Slot(OnceLock<Option<&'static AtomicU64>>);
+pub(super) struct Slot(OnceLock<Option<&'static AtomicU64>>);
 
 impl Slot {
-    fn add(&self, count: u64, find: impl FnOnce() -> Option<&'static AtomicU64>) {
+    pub(super) fn add(&self, count: u64, find: impl FnOnce() -> Option<&'static AtomicU64>) {
         if let Some(cell) = self.0.get_or_init(find) {
             cell.fetch_add(count, Ordering::Relaxed);
         }

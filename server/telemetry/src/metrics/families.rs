@@ -64,6 +64,25 @@ pub(super) const DURATION: Family = Family {
 pub(super) const DURATION_BUCKET: &str = "crosstie_request_duration_seconds_bucket";
 pub(super) const DURATION_SUM: &str = "crosstie_request_duration_seconds_sum";
 
+pub(super) const OUTGOING_CALLS: Family = Family::counter(
+    "crosstie_outgoing_calls_total",
+    "Calls of external systems that ended, by outgoing, type and outcome.",
+);
+/// As [`DURATION`].
+pub(super) const OUTGOING_DURATION: Family = Family {
+    name: "crosstie_outgoing_call_duration_seconds",
+    kind: MetricKind::Histogram,
+    help: "Time from the start of a call of an external system to the end of its answer, by outgoing and type.",
+};
+pub(super) const OUTGOING_BUCKET: &str = "crosstie_outgoing_call_duration_seconds_bucket";
+pub(super) const OUTGOING_SUM: &str = "crosstie_outgoing_call_duration_seconds_sum";
+
+/// The histograms, each with the names its cells have.
+pub(super) const HISTOGRAMS: [(&Family, &str, &str); 2] = [
+    (&DURATION, DURATION_BUCKET, DURATION_SUM),
+    (&OUTGOING_DURATION, OUTGOING_BUCKET, OUTGOING_SUM),
+];
+
 /// Counters that others add to through [`super::Metrics::counter`].
 pub mod counters {
     use super::Family;
@@ -89,6 +108,26 @@ pub mod counters {
         "crosstie_snapshots_total",
         "Snapshots that workers were to serve, by what became of them.",
     );
+    /// Refused credentials. Labels `security`, the definition, and `reason`.
+    pub const REFUSED_CREDENTIALS: Family = Family::counter(
+        "crosstie_refused_credentials_total",
+        "Requests whose credentials were missing or refused, by security definition and reason.",
+    );
+    /// Calls of external systems that were tried again. Labels `outgoing` and `type`.
+    pub const OUTGOING_RETRIES: Family = Family::counter(
+        "crosstie_outgoing_retries_total",
+        "Calls of external systems that were tried again, by outgoing and type.",
+    );
+    /// Connections to external systems. Labels `outgoing`, `type` and `outcome`: `opened`, `failed`.
+    pub const OUTGOING_CONNECTIONS: Family = Family::counter(
+        "crosstie_outgoing_connections_total",
+        "Connections to external systems, by outgoing, type and what became of the attempt.",
+    );
+    /// Calls that found all connections of a pool busy.
+    pub const OUTGOING_WAITS: Family = Family::counter(
+        "crosstie_outgoing_connection_waits_total",
+        "Calls that had to wait for a connection of the pool, by outgoing.",
+    );
     /// Connections to the broker.
     pub const BUS_CONNECTIONS: Family =
         Family::counter("crosstie_bus_connections_total", "Connections made to the bus's broker.");
@@ -108,23 +147,14 @@ pub(super) const FAMILIES: &[Family] = &[
     counters::LOG_DROPPED,
     counters::SPANS_DROPPED,
     counters::SPANS_EXPORTED,
-    /// Refused credentials. Labels `security`, the definition, and `reason`.
-    pub const REFUSED_CREDENTIALS: Family = Family::counter(
-        "crosstie_refused_credentials_total",
-        "Requests whose credentials were missing or refused, by security definition and reason.",
-    );
-    /// Calls of external systems that were tried again. Labels `outgoing` and `type`.
-    pub const OUTGOING_RETRIES: Family = Family::counter(
-        "crosstie_outgoing_retries_total",
-        "Calls of external systems that were tried again, by outgoing and type.",
-    );
-    /// Connections to external systems. Labels `outgoing`, `type` and `outcome`: `opened`, `failed`.
-    pub const OUTGOING_CONNECTIONS: Family = Family::counter(
-        "crosstie_outgoing_connections_total",
-        "Connections to external systems, by outgoing, type and what became of the attempt.",
-    );
     counters::DEPLOYMENTS,
     counters::SNAPSHOTS,
+    counters::REFUSED_CREDENTIALS,
+    OUTGOING_CALLS,
+    OUTGOING_DURATION,
+    counters::OUTGOING_RETRIES,
+    counters::OUTGOING_CONNECTIONS,
+    counters::OUTGOING_WAITS,
     counters::BUS_CONNECTIONS,
     counters::BUS_NOTICES,
     Family::counter(
@@ -144,11 +174,6 @@ pub(super) const BUCKETS: &[(u64, &str)] = &[
     (25_000, "0.025"),
     (50_000, "0.05"),
     (100_000, "0.1"),
-    counters::REFUSED_CREDENTIALS,
-    OUTGOING_CALLS,
-    OUTGOING_DURATION,
-    counters::OUTGOING_RETRIES,
-    counters::OUTGOING_CONNECTIONS,
     (250_000, "0.25"),
     (500_000, "0.5"),
     (1_000_000, "1"),

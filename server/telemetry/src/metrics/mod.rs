@@ -8,18 +8,20 @@
 
 mod channel;
 mod families;
+mod outgoing;
 mod process;
 mod render;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crosstie_model::ports::CounterCells;
+use crosstie_model::ports::{CounterCells, GaugeCells};
 
 use crate::access::AccessLog;
 use crate::logging::LogGuard;
 pub use channel::ChannelMetrics;
 pub use families::{CONTENT_TYPE, Family, MetricKind, counters};
+pub use outgoing::{CallOutcome, OUTGOING_GAUGES, OutgoingMetrics, UnderWay, outgoing_gauge};
 pub use process::ObservedProcess;
 pub use render::{Gauge, Sample};
 
@@ -56,6 +58,18 @@ impl Metrics {
     #[must_use]
     pub fn channel(&self, channel: &str, service: &str) -> ChannelMetrics {
         ChannelMetrics::new(Arc::clone(&self.cells), channel, service)
+    }
+
+    /// The handle of an outgoing; what goes up and down is kept in `gauges`. Make it when the outgoing is
+    /// opened and keep it.
+    #[must_use]
+    pub fn outgoing(
+        &self,
+        gauges: &Arc<dyn GaugeCells>,
+        outgoing: &str,
+        type_name: &'static str,
+    ) -> OutgoingMetrics {
+        OutgoingMetrics::new(Arc::clone(&self.cells), gauges, outgoing, type_name)
     }
 
     /// The handle for requests that match no channel.

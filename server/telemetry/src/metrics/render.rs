@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::families::{BUCKETS, DURATION, DURATION_BUCKET, DURATION_SUM, FAMILIES, MetricKind, key};
+use super::families::{BUCKETS, FAMILIES, HISTOGRAMS, MetricKind, key};
 use super::process::{self, ObservedProcess};
 
 /// A family of figures that go up and down, read when somebody asks.
@@ -39,8 +39,8 @@ pub(super) fn render(cells: Vec<(String, u64)>, gauges: &[Gauge], processes: &[O
     let mut families: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
     for (key, value) in cells {
         let name = key.split('{').next().unwrap_or_default();
-        let of_histogram = name == DURATION_BUCKET || name == DURATION_SUM;
-        let family = if of_histogram { DURATION.name } else { name };
+        let histogram = HISTOGRAMS.iter().find(|(_, bucket, sum)| name == *bucket || name == *sum);
+        let family = histogram.map_or(name, |(family, ..)| family.name);
         // What the table reserved for channels without room is no news until it is used.
         if value == 0 && key.contains("channel=\"_other\"") {
             continue;
@@ -94,7 +94,7 @@ fn histogram(name: &str, samples: &BTreeMap<String, u64>, out: &mut String) {
     let mut series: BTreeMap<&str, (Vec<u64>, u64)> = BTreeMap::new();
     for (key, value) in samples {
         let Some(labels) = key.split_once('{').and_then(|(_, rest)| rest.strip_suffix('}')) else { continue };
-        if key.starts_with(DURATION_SUM) {
+        if HISTOGRAMS.iter().any(|(_, _, sum)| key.starts_with(sum)) {
             series.entry(labels).or_insert_with(empty).1 = *value;
         } else if let Some((labels, le)) = labels.rsplit_once(",le=\"") {
             let le = le.trim_end_matches('"');

@@ -5,6 +5,7 @@
 //! which are counted; a batch is tried three times. Traffic never waits for any of this.
 
 mod encode;
+mod tracer;
 mod transport;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+pub use tracer::{Tracer, began};
 pub use transport::{Endpoint, EndpointError};
 
 use crate::metrics::{Metrics, counters};

@@ -10,7 +10,7 @@ use crate::access::Role;
 use crate::http::call::{Call, Outcome, ShowsStates, Wait, json, tagged, text};
 use crate::http::problem::Problem;
 use crate::http::table::{Answer, Body, Endpoint, Verb, schema_of};
-use crate::operations::{ApplyAction, ApplyOutcome, ApplyRequest, DefinitionView, Document};
+use crate::operations::{ApplyAction, ApplyOutcome, ApplyRequest, DefinitionView, Document, PingView};
 
 pub(crate) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
@@ -56,6 +56,17 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
         body: Body::None,
         answer: Answer::Change(schema_of::<Deleted>),
         run: |call| Box::pin(delete(call)),
+    },
+    Endpoint {
+        method: Verb::Post,
+        path: "/definitions/outgoing/{name}/ping",
+        operation: "pingOutgoing",
+        summary: "Asks the other end of an outgoing for a sign of life, from the answering server.",
+        role: Some(Role::Operator),
+        query: None,
+        body: Body::None,
+        answer: Answer::Json(schema_of::<PingView>),
+        run: |call| Box::pin(ping(call)),
     },
     Endpoint {
         method: Verb::Post,
@@ -166,6 +177,10 @@ async fn delete(call: Call) -> Outcome {
     let revision = call.operations().delete_definition(&id, call.intent()?).await?;
     let deleted = Deleted { kind: id.kind, name: id.name.to_string(), revision };
     call.served(StatusCode::OK, revision, &[], &deleted).await
+}
+
+async fn ping(call: Call) -> Outcome {
+    json(StatusCode::OK, &call.operations().ping(&call.path("name")?, call.trace).await?)
 }
 
 async fn apply(call: Call) -> Outcome {

@@ -67,6 +67,17 @@ impl OutgoingDefinition {
         }
     }
 
+    /// How TLS is spoken to it, where it says.
+    #[must_use]
+    pub fn tls(&self) -> Option<&ClientTls> {
+        match self {
+            Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
+                endpoint.tls.as_ref()
+            }
+            Self::Sql(endpoint) => endpoint.tls.as_ref(),
+        }
+    }
+
     /// What is wrong that a schema cannot say.
     pub(super) fn faults(&self) -> Vec<Fault> {
         match self {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crosstie_model::{HttpRequest, message};
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use http::header::USER_AGENT;
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
@@ -110,22 +110,40 @@ impl Http {
 /// Header fields by case-insensitive name.
 #[pyclass(frozen, mapping, module = "_crosstie")]
 pub(crate) struct Headers {
-    call: Arc<Call>,
+    source: Source,
+}
+
+/// Whose fields they are.
+enum Source {
+    /// Those of a call's request.
+    Request(Arc<Call>),
+    /// Those of an answer.
+    Answer(HeaderMap),
 }
 
 impl Headers {
     pub(crate) fn new(call: Arc<Call>) -> Self {
-        Self { call }
+        Self { source: Source::Request(call) }
+    }
+
+    /// The fields of an answer.
+    pub(crate) fn of(fields: HeaderMap) -> Self {
+        Self { source: Source::Answer(fields) }
+    }
+
+    fn fields(&self) -> Option<&HeaderMap> {
+        match &self.source {
+            Source::Request(call) => call.message.http.as_deref().map(|http| &http.headers),
+            Source::Answer(fields) => Some(fields),
+        }
     }
 
     fn all(&self, name: &str) -> Vec<String> {
-        let http = self.call.message.http.as_deref();
-        http.map_or_else(Vec::new, |http| http.headers.get_all(name).iter().map(text_of).collect())
+        self.fields().map_or_else(Vec::new, |fields| fields.get_all(name).iter().map(text_of).collect())
     }
 
     fn names(&self) -> Vec<String> {
-        let http = self.call.message.http.as_deref();
-        http.map_or_else(Vec::new, |http| http.headers.keys().map(ToString::to_string).collect())
+        self.fields().map_or_else(Vec::new, |fields| fields.keys().map(ToString::to_string).collect())
     }
 }
 
@@ -157,7 +175,7 @@ impl Headers {
     }
 
     fn __len__(&self) -> usize {
-        self.call.message.http.as_deref().map_or(0, |http| http.headers.keys_len())
+        self.fields().map_or(0, HeaderMap::keys_len)
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

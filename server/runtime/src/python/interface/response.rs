@@ -119,7 +119,11 @@ impl Response {
     }
 }
 
-fn header_fields(headers: &Bound<'_, PyDict>) -> PyResult<Vec<(HeaderName, HeaderValue)>> {
+/// Header fields of a dict; a list stands for a field that repeats.
+///
+/// # Errors
+/// One of them is none.
+pub(super) fn header_fields(headers: &Bound<'_, PyDict>) -> PyResult<Vec<(HeaderName, HeaderValue)>> {
     let mut fields = Vec::with_capacity(headers.len());
     for (name, value) in headers.iter() {
         let name = name.str()?;

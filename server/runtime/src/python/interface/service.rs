@@ -14,7 +14,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use serde_json::Value;
 
-use super::{Channel, Data, Dictionaries, Logger, Request, Response};
+use super::{Channel, Data, Dictionaries, HttpFamily, Logger, Out, Request, Response};
 use crate::python::codec;
 use crate::python::context::{self, Call};
 use crate::python::{config, failure, host_call, json};
@@ -81,6 +81,16 @@ impl ServiceBase {
     #[getter]
     fn data(&self) -> PyResult<Data> {
         Ok(Data::new(Arc::clone(self.call()?)))
+    }
+
+    #[getter]
+    fn out(&self) -> PyResult<Out> {
+        Ok(Out::new(Arc::clone(self.call()?)))
+    }
+
+    #[getter]
+    fn rest(&self) -> PyResult<HttpFamily> {
+        Ok(HttpFamily::new(Arc::clone(self.call()?), "rest"))
     }
 
     #[getter]

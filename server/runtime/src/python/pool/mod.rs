@@ -26,7 +26,7 @@ use crosstie_model::{Failure, FailureKind, Origin, ServiceName};
 use pyo3::prelude::*;
 
 pub(crate) use slot::{Interrupter, Slot};
-pub(crate) use thread::{Entered, block_on, is_handler, on_this_thread, with_blame};
+pub(crate) use thread::{Entered, block_on, current_deadline, is_handler, on_this_thread, with_blame};
 pub(crate) use watch::Watched;
 
 use super::interpreter;

@@ -45,6 +45,11 @@ pub(crate) fn is_handler() -> bool {
     IS_HANDLER.get()
 }
 
+/// When what the calling thread works on must be done, if it works on anything.
+pub(crate) fn current_deadline() -> Option<Instant> {
+    SLOT.with_borrow(|slot| slot.as_ref().and_then(|slot| slot.deadline()))
+}
+
 /// Makes `slot` the calling thread's, and gives it a blame slot.
 pub(crate) fn on_this_thread(slot: &Arc<Slot>, blame: &Arc<dyn Blame>) {
     slot.occupy();

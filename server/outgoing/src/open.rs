@@ -1,0 +1,28 @@
+//! The registry of types: from a blueprint to an open outgoing.
+
+use std::sync::Arc;
+
+use crosstie_model::definition::{OutgoingDefinition, OutgoingFormat};
+use crosstie_model::outgoing::Outgoing;
+
+use crate::blueprint::{Blueprint, OpenError};
+use crate::environment::Environment;
+use crate::http::HttpClient;
+
+/// Opens an outgoing. Makes no connection: the first call does.
+///
+/// # Errors
+/// What it is made of cannot be used: a certificate that is none, a key that does not fit.
+pub fn open(blueprint: &Blueprint, environment: &Environment) -> Result<Outgoing, OpenError> {
+    match blueprint.definition() {
+        OutgoingDefinition::Rest(rest) => {
+            HttpClient::open(blueprint, &rest.endpoint, rest.data_format, environment)
+                .map(|client| Outgoing::Http(Arc::new(client)))
+        }
+        OutgoingDefinition::Http(plain) => {
+            HttpClient::open(blueprint, &plain.endpoint, OutgoingFormat::Raw, environment)
+                .map(|client| Outgoing::Http(Arc::new(client)))
+        }
+        OutgoingDefinition::Sql(_) => Err(OpenError::field("type", "cannot be called by this version")),
+    }
+}
