@@ -31,6 +31,8 @@ pub struct CertificateRow {
     pub certificate: NewCertificate,
     /// When it was issued: µs since 1970 UTC, by the database's clock.
     pub issued_us: i64,
+    /// Whether it was revoked.
+    pub revoked: bool,
 }
 
 /// A token with which one server may join, once.
@@ -96,7 +98,7 @@ impl Odb {
     /// # Errors
     /// The database is away.
     pub async fn certificates(&self) -> Result<Vec<CertificateRow>, OdbError> {
-        run!(self, Single, certificate::certificates())
+        run!(self, Read, certificate::certificates())
     }
 
     /// Stores a token for joining.

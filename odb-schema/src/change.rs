@@ -13,6 +13,9 @@ use crate::decode;
 use crate::error::OdbError;
 use crate::handle::{Odb, run};
 
+/// Longest serial number of a certificate, in hexadecimal digits.
+pub(crate) const MAX_SERIAL_BYTES: usize = 64;
+
 /// Longest name of a secret, in bytes.
 pub(crate) const MAX_SECRET_NAME_BYTES: usize = 256;
 
@@ -64,6 +67,11 @@ pub enum Change {
         /// The unit.
         unit: UnitName,
     },
+    /// Makes a certificate worthless, for good: no rollback takes that back.
+    Revoke {
+        /// Its serial number, hexadecimal.
+        serial: String,
+    },
 }
 
 impl std::fmt::Debug for Change {
@@ -76,6 +84,7 @@ impl std::fmt::Debug for Change {
             Self::StoreDeployment { artifact, .. } => write!(f, "StoreDeployment({artifact:?})"),
             Self::Activate { unit, digest } => write!(f, "Activate({unit} {})", digest.short()),
             Self::Undeploy { unit } => write!(f, "Undeploy({unit})"),
+            Self::Revoke { serial } => write!(f, "Revoke({serial})"),
         }
     }
 }
@@ -87,6 +96,8 @@ pub(crate) enum Subject {
     Definition(DefinitionId),
     /// A unit and its active deployment.
     Unit(UnitName),
+    /// Whether a certificate is revoked, by its serial number.
+    Certificate(String),
 }
 
 impl std::fmt::Display for Subject {
@@ -94,6 +105,7 @@ impl std::fmt::Display for Subject {
         match self {
             Self::Definition(id) => id.fmt(f),
             Self::Unit(unit) => write!(f, "deployment/{unit}"),
+            Self::Certificate(serial) => write!(f, "certificate/{serial}"),
         }
     }
 }
@@ -104,6 +116,9 @@ impl std::str::FromStr for Subject {
         let (kind, name) = text.split_once('/').ok_or("it has no kind")?;
         if kind == "deployment" {
             return UnitName::new(name).map(Self::Unit).map_err(|error| error.to_string());
+        }
+        if kind == "certificate" {
+            return Ok(Self::Certificate(name.to_owned()));
         }
         let kind = kind.parse()?;
         let name = name.parse().map_err(|error| format!("{error}"))?;
@@ -124,6 +139,9 @@ impl ChangeSet {
                     }
                 }
                 Change::StoreDeployment { artifact, .. } => check_artifact(artifact)?,
+                Change::Revoke { serial } => {
+                    decode::key("the serial number", serial, MAX_SERIAL_BYTES)?;
+                }
                 Change::DeleteDefinition(_) | Change::Activate { .. } | Change::Undeploy { .. } => {}
             }
         }
@@ -224,7 +242,7 @@ mod tests {
 
     #[test]
     fn subjects_survive_text() {
-        for text in ["deployment/crm", "channel/demo.hello:rest:/hello/{name}"] {
+        for text in ["deployment/crm", "channel/demo.hello:rest:/hello/{name}", "certificate/4f0a"] {
             assert_eq!(text.parse::<Subject>().unwrap().to_string(), text);
         }
         assert!("deployment".parse::<Subject>().is_err());

@@ -26,10 +26,11 @@ pub struct AuditEntry {
 /// What one change made of one object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditChange {
-    /// `KIND/NAME` of a definition, or `deployment/UNIT`.
+    /// `KIND/NAME` of a definition, `deployment/UNIT`, or `certificate/SERIAL`.
     pub id: String,
     /// The definition's body, or `{digest, kind, services, active}` of the active deployment (and `library`,
-    /// the digest of the shared library it was checked with); `None` when there was none.
+    /// the digest of the shared library it was checked with), or `{revoked}` of a certificate; `None` when
+    /// there was none.
     pub before: Option<Value>,
     /// The same afterwards; `None` when it was removed.
     pub after: Option<Value>,
@@ -38,7 +39,8 @@ pub struct AuditChange {
 /// What the cluster's state was at an earlier revision, as far as it can be had again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PastState {
-    /// Definitions, deployments with their manifests as they are stored now, and sealed secrets.
+    /// Definitions, deployments with their manifests as they are stored now, and sealed secrets. Revoked
+    /// certificates are today's.
     pub snapshot: Snapshot,
     /// Deployments that were active then and are no longer kept.
     pub missing: Vec<(UnitName, Digest)>,

@@ -176,6 +176,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    revocation (serial) {
+        serial -> Text,
+        revoked_us -> BigInt,
+    }
+}
+
+diesel::table! {
     join_token (id) {
         id -> Text,
         hash -> Text,

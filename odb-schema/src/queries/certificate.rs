@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::super::{Handle, now};
-use super::member;
+use super::{member, revision};
 use crate::certificate::{Admission, CertificateRow, JoinTokenRow, NewCertificate, NewJoinToken};
 use crate::decode;
 use crate::error::OdbError;
@@ -34,9 +34,11 @@ pub(crate) async fn certificates(connection: &mut Handle) -> Result<Vec<Certific
         .select(certificate::all_columns)
         .load(connection)
         .await?;
+    let revoked = revision::revoked(connection).await?;
     let read = |(serial, kind, name, fingerprint, author, issued_us, expires_us): Columns| {
+        let revoked = revoked.contains(&serial);
         let certificate = NewCertificate { serial, kind, name, fingerprint, author, expires_us };
-        CertificateRow { certificate, issued_us }
+        CertificateRow { certificate, issued_us, revoked }
     };
     Ok(rows.into_iter().map(read).collect())
 }

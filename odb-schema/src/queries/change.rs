@@ -10,7 +10,7 @@ use crosstie_model::{Definition, DefinitionId};
 use diesel::dsl::max;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::{Handle, conflict_target, lock_revision, now};
 use super::deployment::active_document;
@@ -19,7 +19,8 @@ use crate::decode;
 use crate::deployment::CHUNK_BYTES;
 use crate::error::OdbError;
 use crate::tables::{
-    active_deployment, audit, audit_change, cluster_state, definition, deployment, deployment_chunk, secret,
+    active_deployment, audit, audit_change, cluster_state, definition, deployment, deployment_chunk,
+    revocation, secret,
 };
 
 /// What each subject of a change was before the first change of it.
@@ -118,7 +119,23 @@ async fn apply(
                 _ => Ok(()),
             }
         }
+        Change::Revoke { serial } => {
+            touch(connection, before, Subject::Certificate(serial.clone())).await?;
+            revoke(connection, serial).await
+        }
     }
+}
+
+/// Revokes a certificate; one that is revoked already keeps the time at which it was.
+async fn revoke(connection: &mut Handle, serial: &str) -> Result<(), OdbError> {
+    diesel::insert_into(revocation::table)
+        .values((revocation::serial.eq(serial), revocation::revoked_us.eq(now())))
+        .on_conflict(conflict_target(revocation::serial))
+        .do_update()
+        .set(revocation::serial.eq(serial))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Notes what `subject` is before the first change of it in this set.
@@ -134,6 +151,11 @@ async fn touch(connection: &mut Handle, before: &mut Before, subject: Subject) -
 async fn stored(connection: &mut Handle, subject: &Subject) -> Result<Option<Value>, OdbError> {
     match subject {
         Subject::Unit(unit) => active_document(connection, unit).await,
+        Subject::Certificate(serial) => {
+            let revoked = revocation::table.find(serial).select(revocation::revoked_us);
+            let revoked: Option<i64> = revoked.first(connection).await.optional()?;
+            Ok(revoked.map(|_| json!({"revoked": true})))
+        }
         Subject::Definition(id) => {
             let body: Option<String> = definition::table
                 .find((id.kind.as_str(), id.name.as_str()))

@@ -14,7 +14,9 @@ use crate::error::OdbError;
 use crate::leader::{Purged, Retention};
 use crate::lease::Lease;
 use crate::member::MemberState;
-use crate::tables::{access_token, audit, audit_change, certificate, definition, join_token, secret, server};
+use crate::tables::{
+    access_token, audit, audit_change, certificate, definition, join_token, revocation, secret, server,
+};
 
 /// How many rows of the audit go at once: the lock every change needs is held meanwhile.
 const MOST_AUDIT_ROWS: i64 = 5_000;
@@ -69,7 +71,9 @@ pub(crate) async fn purge(
     let now = require(connection, lease).await?;
     let tokens = access_token::table.filter(access_token::expires_us.le(now));
     let join_tokens = join_token::table.filter(join_token::expires_us.le(now));
-    let ended = certificate::table.filter(certificate::expires_us.le(before(now, CERTIFICATE_RECORD)?));
+    let forgotten = before(now, CERTIFICATE_RECORD)?;
+    forget_revocations(connection, forgotten).await?;
+    let ended = certificate::table.filter(certificate::expires_us.le(forgotten));
     let mut purged = Purged {
         data: super::data::purge(connection).await?,
         tokens: diesel::delete(tokens).execute(connection).await?,
@@ -86,6 +90,17 @@ pub(crate) async fn purge(
         }
     }
     Ok(purged)
+}
+
+/// Removes the revocations of certificates that are no longer kept on record: whoever shows one is refused because
+/// it ended.
+async fn forget_revocations(connection: &mut Handle, forgotten: i64) -> Result<(), OdbError> {
+    let ended = certificate::table.filter(certificate::expires_us.le(forgotten));
+    let serials: Vec<String> = ended.select(certificate::serial).load(connection).await?;
+    for serial in serials {
+        diesel::delete(revocation::table.find(serial)).execute(connection).await?;
+    }
+    Ok(())
 }
 
 /// Removes the oldest rows up to the first that is not older than `cutoff`, never the newest: it ties the

@@ -15,7 +15,9 @@ use crate::change::{Subject, stored_secrets};
 use crate::decode;
 use crate::error::OdbError;
 use crate::revision::{AuditChange, AuditEntry, PastState};
-use crate::tables::{active_deployment, audit, audit_change, cluster_state, definition, deployment, secret};
+use crate::tables::{
+    active_deployment, audit, audit_change, cluster_state, definition, deployment, revocation, secret,
+};
 
 pub(crate) async fn clock_us(connection: &mut Handle) -> Result<i64, OdbError> {
     Ok(diesel::select(now()).get_result(connection).await?)
@@ -31,7 +33,14 @@ pub(crate) async fn snapshot(connection: &mut Handle) -> Result<Snapshot, OdbErr
     let definitions = definitions(connection).await?;
     let units = active_units(connection).await?;
     let secrets = secrets(connection, &definitions).await?;
-    Ok(Snapshot { revision, definitions, units, secrets })
+    let revoked = revoked(connection).await?;
+    Ok(Snapshot { revision, definitions, units, secrets, revoked })
+}
+
+/// The serial numbers of revoked certificates.
+pub(crate) async fn revoked(connection: &mut Handle) -> Result<BTreeSet<String>, OdbError> {
+    let serials: Vec<String> = revocation::table.select(revocation::serial).load(connection).await?;
+    Ok(serials.into_iter().collect())
 }
 
 async fn definitions(connection: &mut Handle) -> Result<BTreeMap<DefinitionId, DefinitionBody>, OdbError> {
@@ -182,6 +191,8 @@ pub(crate) async fn state_at(connection: &mut Handle, wanted: Revision) -> Resul
                 let (id, body) = definition_of(id, body)?;
                 definitions.insert(id, body);
             }
+            // What was revoked since stays so.
+            (Subject::Certificate(_), _) => {}
             (Subject::Unit(unit), None) => {
                 units.remove(&unit);
             }
@@ -195,7 +206,9 @@ pub(crate) async fn state_at(connection: &mut Handle, wanted: Revision) -> Resul
         }
     }
     let secrets = secrets(connection, &definitions).await?;
-    Ok(PastState { snapshot: Snapshot { revision: wanted, definitions, units, secrets }, missing })
+    let revoked = revoked(connection).await?;
+    let snapshot = Snapshot { revision: wanted, definitions, units, secrets, revoked };
+    Ok(PastState { snapshot, missing })
 }
 
 /// Sees that every change after `wanted` is still on record.

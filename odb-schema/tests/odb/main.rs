@@ -62,6 +62,7 @@ on_every_backend! {
     cluster::a_join_token_lets_one_server_in_once,
     cluster::a_new_life_of_a_server_starts_anew,
     cluster::a_removed_server_is_told_so,
+    cluster::a_revoked_certificate_stays_so,
     cluster::a_running_server_keeps_its_name,
     cluster::certificates_are_on_record,
     cluster::secrets_outlive_the_audit_that_refers_to_them,

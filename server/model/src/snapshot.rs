@@ -3,7 +3,7 @@
 //! A worker builds its routes and loads its code from one snapshot and swaps both at once. The same shape is
 //! what the singleton keeps on disk as the last good one, with secrets still sealed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub units: BTreeMap<UnitName, ActiveUnit>,
     /// Sealed secrets that the definitions refer to, by name and version.
     pub secrets: BTreeMap<(String, u32), Vec<u8>>,
+    /// Serial numbers, in hexadecimal, of component certificates that are worth nothing any more.
+    pub revoked: BTreeSet<String>,
 }
 
 /// A unit's active deployment.

@@ -57,6 +57,8 @@ struct Stored {
     definitions: Vec<StoredDefinition>,
     units: Vec<StoredUnit>,
     secrets: Vec<StoredSecret>,
+    #[serde(default)]
+    revoked: BTreeSet<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -179,6 +181,7 @@ impl LastGood {
                     sealed: sealed.clone(),
                 })
                 .collect(),
+            revoked: snapshot.revoked.clone(),
         };
         let body = serde_json::to_vec(&stored).map_err(|error| self.damaged(error.to_string()))?;
         let mut file = format!("{MAGIC} {}\n", Digest::of(&body)).into_bytes();
@@ -208,6 +211,7 @@ impl LastGood {
         }
         snapshot.units = stored.units.into_iter().map(|unit| (unit.name, unit.active)).collect();
         snapshot.secrets = stored.secrets.into_iter().map(|s| ((s.name, s.version), s.sealed)).collect();
+        snapshot.revoked = stored.revoked;
         Ok(snapshot)
     }
 }
@@ -266,6 +270,7 @@ mod tests {
             )]
             .into(),
             secrets: [(("security/crm.clients/password".to_owned(), 3), vec![1, 2, 3])].into(),
+            revoked: ["4f0a".to_owned()].into(),
         };
         (snapshot, artifact)
     }

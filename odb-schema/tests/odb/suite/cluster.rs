@@ -283,3 +283,35 @@ pub(crate) async fn certificates_are_on_record(database: Database) {
     assert_eq!(odb.as_leader(&lease).purge(&Retention { audit: None }).await.unwrap().certificates, 1);
     assert_eq!(odb.certificates().await.unwrap().len(), 3);
 }
+
+pub(crate) async fn a_revoked_certificate_stays_so(database: Database) {
+    let odb = database.open();
+    for serial in ["01", "02"] {
+        odb.record_certificate(&certificate(serial, "a")).await.unwrap();
+    }
+    let revoke = |serial: &str| vec![Change::Revoke { serial: serial.into() }];
+    assert_eq!(change(&odb, revoke("01")).await.unwrap(), Revision(1));
+    assert_eq!(change(&odb, revoke("01")).await.unwrap(), Revision(1), "it was already");
+    let revoked = || async { odb.snapshot().await.unwrap().revoked.into_iter().collect::<Vec<_>>() };
+    assert_eq!(revoked().await, ["01"]);
+    let rows = odb.certificates().await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.revoked).collect::<Vec<_>>(), [true, false]);
+    let entry = odb.audit(Revision(0), 10).await.unwrap().remove(0);
+    assert_eq!(entry.changes[0].id, "certificate/01");
+    assert!(entry.changes[0].before.is_none() && entry.changes[0].after.is_some());
+    // Going back to a time before does not take it back.
+    change(&odb, vec![put(dictionary("x", 1))]).await.unwrap();
+    let past = odb.state_at(Revision(0)).await.unwrap();
+    assert!(past.snapshot.definitions.is_empty() && past.snapshot.revoked.contains("01"));
+    assert!(past.documents().unwrap().is_empty());
+    // One that ended is refused for that, and need not be remembered for ever.
+    let ended = NewCertificate { expires_us: 1, ..certificate("03", "old") };
+    odb.record_certificate(&ended).await.unwrap();
+    change(&odb, revoke("03")).await.unwrap();
+    assert_eq!(revoked().await, ["01", "03"]);
+    let lease = leader(&odb, "a").await;
+    odb.as_leader(&lease).purge(&Retention { audit: None }).await.unwrap();
+    assert_eq!(revoked().await, ["01"]);
+    let error = change(&odb, revoke("")).await.unwrap_err();
+    assert!(matches!(error, OdbError::Invalid { .. }), "{error:?}");
+}

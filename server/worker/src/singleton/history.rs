@@ -87,8 +87,13 @@ fn commit(entry: AuditEntry) -> ClusterCommit {
         author: entry.author,
         time_us: entry.time_us,
         message: entry.message,
-        files: entry.changes.into_iter().map(file).collect(),
+        files: entry.changes.into_iter().filter(|change| !is_certificate(change)).map(file).collect(),
     }
+}
+
+/// A revoked certificate is history and no document: `crosstie apply` has no use for it.
+fn is_certificate(change: &AuditChange) -> bool {
+    change.id.starts_with("certificate/")
 }
 
 /// One file per object: `KIND/NAME.yaml`, with the same document `crosstie apply` takes.
