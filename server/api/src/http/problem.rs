@@ -261,7 +261,8 @@ impl Problem {
 
     fn of_failure(failure: Failure) -> Self {
         let status = StatusCode::from_u16(failure.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut problem = Self::new(status, "service-failed", "The service failed", failure.text);
+        let title = if status.is_client_error() { "The service refused" } else { "The service failed" };
+        let mut problem = Self::new(status, "service-failed", title, failure.text);
         problem.retry_after = failure.retry_after;
         problem.faults = failure
             .faults

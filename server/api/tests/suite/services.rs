@@ -24,6 +24,7 @@ async fn a_service_is_called_and_knows_who_calls() {
         (failed.status, failed.problem(), failed.detail()),
         (400, "service-failed", "no such customer")
     );
+    assert_eq!(failed.json["title"], "The service refused");
     let missing = world.post("/services/nobody/invoke", json!({})).await;
     assert_eq!((missing.status, missing.problem()), (404, "not-found"));
     let request = Request::post("/api/v1/services/echo/invoke")

@@ -120,8 +120,10 @@ pub struct ManagementSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OdbSection {
-    /// `sqlite:PATH` (relative to the server's directory), `postgres://…` or `mysql://…`; passwords belong
-    /// into `password`. Read at start.
+    /// `sqlite:PATH` (relative to the server's directory), `postgres://USER@HOST[:PORT]/DATABASE` or
+    /// `mysql://…`; passwords belong into `password`. A server of databases is spoken to over TLS, both ends
+    /// verified with the certificates of `[security]`, unless parameters after `?` say otherwise: `ca=FILE` or
+    /// `ca=system`, `cert=FILE&key=FILE` or `cert=none`, and `tls=off` for one on this host. Read at start.
     pub url: String,
     /// `env:NAME` or `file:PATH` of the database password.
     pub password: Option<String>,
