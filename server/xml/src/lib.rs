@@ -12,9 +12,11 @@ mod error;
 mod lexical;
 mod limits;
 pub mod namespace;
+pub mod soap;
 mod sources;
 pub mod untyped;
 mod writer;
+pub mod wsdl;
 pub mod xsd;
 
 pub use attachment::Attachment;
@@ -26,4 +28,5 @@ pub use limits::Limits;
 pub use namespace::QName;
 pub use sources::{DescriptionError, Resolver};
 pub use writer::{Mark, Writer};
+pub use wsdl::Wsdl;
 pub use xsd::SchemaSet;
