@@ -146,7 +146,10 @@ fn what_is_exported_is_what_can_be_applied() {
 
     let dry = environment.command(&["apply", "-f", "-", "--dry-run"]).unwrap();
     let said = dry.input(exported.replace("/one", "/eins")).run().unwrap().success().unwrap().stdout;
-    assert!(said.starts_with("channel/one would be updated\n") && said.contains("nothing was applied"), "{said}");
+    assert!(
+        said.starts_with("channel/one would be updated\n") && said.contains("nothing was applied"),
+        "{said}"
+    );
     assert_eq!(environment.http().get("/one").unwrap().status, 200);
 
     environment.run(&["delete", "channel", "one"]).unwrap().success().unwrap();
