@@ -12,6 +12,7 @@ mod environment;
 mod http;
 mod observe;
 mod open;
+mod sql;
 mod tls;
 
 pub use blueprint::{Blueprint, OpenError};

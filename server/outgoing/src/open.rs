@@ -8,6 +8,7 @@ use crosstie_model::outgoing::Outgoing;
 use crate::blueprint::{Blueprint, OpenError};
 use crate::environment::Environment;
 use crate::http::HttpClient;
+use crate::sql::Database;
 
 /// Opens an outgoing. Makes no connection: the first call does.
 ///
@@ -23,6 +24,8 @@ pub fn open(blueprint: &Blueprint, environment: &Environment) -> Result<Outgoing
             HttpClient::open(blueprint, &plain.endpoint, OutgoingFormat::Raw, environment)
                 .map(|client| Outgoing::Http(Arc::new(client)))
         }
-        OutgoingDefinition::Sql(_) => Err(OpenError::field("type", "cannot be called by this version")),
+        OutgoingDefinition::Sql(endpoint) => {
+            Database::open(blueprint, endpoint, environment).map(|database| Outgoing::Sql(Arc::new(database)))
+        }
     }
 }

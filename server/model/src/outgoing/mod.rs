@@ -21,8 +21,8 @@ use crate::cid::TraceContext;
 pub use error::{OutgoingError, Trouble};
 pub use http::{AnswerBody, CallBody, HttpAnswer, HttpCall, HttpOutgoing, Pace};
 pub use sql::{
-    Access, Begin, Columns, Isolation, Named, Parameters, Refusal, RefusedBecause, SqlCall, SqlError, SqlOutgoing,
-    SqlResult, SqlRow, SqlStream, SqlTransaction, SqlType, SqlValue,
+    Access, Begin, Columns, Isolation, Named, Parameters, Refusal, RefusedBecause, SqlCall, SqlError,
+    SqlOutgoing, SqlResult, SqlRow, SqlStream, SqlTransaction, SqlType, SqlValue,
 };
 pub use template::{ExpandError, PathTemplate, TemplateError};
 

@@ -336,21 +336,21 @@ impl SqlError {
         OutgoingError::new(trouble, detail).into()
     }
 
-    /// An error of the database. Its detail names the reason and not the message: that may hold values of
-    /// the statement.
+    /// An error of the database. Its detail has the database's message only where that can hold no value of
+    /// the statement's parameters.
     #[must_use]
     pub fn refused(refusal: Refusal) -> Self {
-        let state = refusal.sqlstate.as_deref().unwrap_or_default();
-        let detail = match (state, refusal.code) {
-            ("", code) => format!("the database refused the statement: {} ({code})", refusal.reason.as_str()),
-            (state, 0) => {
-                format!("the database refused the statement: {} ({state})", refusal.reason.as_str())
-            }
-            (state, code) => {
-                format!("the database refused the statement: {} ({state}, {code})", refusal.reason.as_str())
-            }
+        let number = (refusal.code != 0).then(|| refusal.code.to_string());
+        let numbers: Vec<_> = refusal.sqlstate.iter().cloned().chain(number).collect();
+        let about = match refusal.reason {
+            RefusedBecause::Unique => refusal.constraint.as_deref(),
+            RefusedBecause::Value | RefusedBecause::Other => None,
+            _ => Some(refusal.message.as_str()),
         };
-        let mut error = OutgoingError::new(Trouble::Refused, detail);
+        let about = about.map(|about| format!(": {about}")).unwrap_or_default();
+        let (reason, numbers) = (refusal.reason.as_str(), numbers.join(", "));
+        let text = format!("the database refused the statement: {reason} ({numbers}){about}");
+        let mut error = OutgoingError::new(Trouble::Refused, text);
         error.failure.retryable = refusal.reason == RefusedBecause::Conflict;
         Self { error, refusal: Some(Box::new(refusal)) }
     }
