@@ -115,7 +115,7 @@ impl Receiving {
     fn fail(&mut self, error: OutgoingError) -> OutgoingError {
         if let Some(Lease::Stream(stream)) = self.lease.take().filter(|_| error.trouble == Trouble::Deadline)
         {
-            stream.avoid();
+            stream.handle().avoid();
         }
         if let Some((mut observed, admitted)) = self.call.take() {
             observed.failed(&error);

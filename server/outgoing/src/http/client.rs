@@ -200,7 +200,7 @@ impl HttpClient {
         let done = tokio::select! {
             biased;
             done = self.follow(request, deadline, observed, &progress) => done,
-            () = &mut sleep => Err(progress.overdue(self.observer.name())),
+            () = progress.expire_with(sleep.as_mut()) => Err(progress.overdue(self.observer.name())),
         };
         let is_own_deadline = own <= deadline || started.elapsed() >= PATIENT;
         match done {
@@ -286,14 +286,17 @@ fn verdict(error: &OutgoingError, is_own_deadline: bool) -> Verdict {
     match error.trouble {
         Trouble::Deadline | Trouble::Busy if !is_own_deadline => Verdict::Nothing,
         // That all connections were busy is what calls do that it did not answer; those say so themselves.
-        Trouble::Busy | Trouble::Misuse | Trouble::Caller | Trouble::Closed | Trouble::Circuit => {
-            Verdict::Nothing
-        }
+        // Whoever grants tokens is another system.
+        Trouble::Busy
+        | Trouble::Credentials
+        | Trouble::Misuse
+        | Trouble::Caller
+        | Trouble::Closed
+        | Trouble::Circuit => Verdict::Nothing,
         Trouble::TooLarge | Trouble::Redirect | Trouble::Refused => Verdict::Works,
         Trouble::Connect
         | Trouble::Tls
         | Trouble::Proxy
-        | Trouble::Credentials
         | Trouble::Deadline
         | Trouble::Broken
         | Trouble::Protocol => verdict_of(CallOutcome::Failed(error.trouble)),

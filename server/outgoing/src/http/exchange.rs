@@ -2,7 +2,7 @@
 //! request reached the other system.
 
 use std::error::Error as _;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crosstie_model::Failure;
 use crosstie_model::outgoing::{OutgoingError, Trouble};
@@ -14,7 +14,7 @@ use hyper::client::conn::TrySendError;
 
 use super::body::SendBody;
 use super::connect::{Connector, Fresh};
-use super::pool::{Exclusive, Pool, Stream, Taken};
+use super::pool::{Exclusive, Handle, Pool, Stream, Taken};
 use crosstie_telemetry::metrics::OutgoingMetrics;
 
 /// A request that may have to be sent more than once.
@@ -62,7 +62,10 @@ pub(crate) enum Reached {
 
 /// How far a call got, for whoever tells that its time is up.
 #[derive(Default)]
-pub(crate) struct Progress(AtomicU8);
+pub(crate) struct Progress {
+    step: AtomicU8,
+    is_over: AtomicBool,
+}
 
 impl Progress {
     const CONNECTING: u8 = 1;
@@ -70,16 +73,22 @@ impl Progress {
     const CREDENTIALS: u8 = 3;
 
     pub(crate) fn for_connection(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.step.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn for_credentials(&self) {
-        self.0.store(Self::CREDENTIALS, Ordering::Relaxed);
+        self.step.store(Self::CREDENTIALS, Ordering::Relaxed);
+    }
+
+    /// Ends with `deadline`, and remembers that it did.
+    pub(crate) async fn expire_with(&self, deadline: impl Future<Output = ()>) {
+        deadline.await;
+        self.is_over.store(true, Ordering::Relaxed);
     }
 
     /// The error when time is up.
     pub(crate) fn overdue(&self, name: &str) -> OutgoingError {
-        match self.0.load(Ordering::Relaxed) {
+        match self.step.load(Ordering::Relaxed) {
             Self::CONNECTING => {
                 OutgoingError::new(Trouble::Deadline, format!("no connection to {name} in time"))
             }
@@ -111,15 +120,15 @@ pub(crate) async fn exchange(
             Taken::Exclusive(connection) => Lease::Exclusive(connection),
             Taken::Stream(stream) => Lease::Stream(stream),
             Taken::Place(place) => {
-                progress.0.store(Progress::CONNECTING, Ordering::Relaxed);
+                progress.step.store(Progress::CONNECTING, Ordering::Relaxed);
                 match connector.connect(metrics).await.map_err(unconnected)? {
                     Fresh::Http1(sender) => Lease::Exclusive(Pool::exclusive(sender, place)),
                     Fresh::Http2(sender) => Lease::Stream(pool.share(sender, place)),
                 }
             }
         };
-        progress.0.store(Progress::WAITING, Ordering::Relaxed);
-        match send(lease, request, keep, connector).await {
+        progress.step.store(Progress::WAITING, Ordering::Relaxed);
+        match send(lease, request, keep, connector, progress).await {
             Ok(inbound) => return Ok(inbound),
             // A kept connection that the other end has closed: the next one.
             Err(Unanswered { was_sent: false, .. }) if is_used => {}
@@ -135,9 +144,11 @@ pub(crate) async fn exchange_once(
     keep: Keep,
     connector: &Connector,
     metrics: &OutgoingMetrics,
+    progress: &Progress,
 ) -> Result<Inbound, Failed> {
     let fresh = connector.connect(metrics).await.map_err(unconnected)?;
-    send(Lease::Single(fresh), request, keep, connector).await.map_err(|unanswered| unanswered.failed(name))
+    let sent = send(Lease::Single(fresh), request, keep, connector, progress).await;
+    sent.map_err(|unanswered| unanswered.failed(name))
 }
 
 /// Whether a request is kept while it is sent.
@@ -154,14 +165,32 @@ struct Unanswered {
     was_sent: bool,
 }
 
+/// An answer that is waited for. When time is up meanwhile, a connection of HTTP/2 is not used for more calls:
+/// one of HTTP/1 ends by itself.
+struct Waiting<'a> {
+    over: Option<Handle>,
+    progress: &'a Progress,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(handle) = self.over.as_ref().filter(|_| self.progress.is_over.load(Ordering::Relaxed)) {
+            handle.avoid();
+        }
+    }
+}
+
 async fn send(
     mut lease: Lease,
     request: &mut Outbound,
     keep: Keep,
     connector: &Connector,
+    progress: &Progress,
 ) -> Result<Inbound, Unanswered> {
     let is_http2 = matches!(lease, Lease::Stream(_) | Lease::Single(Fresh::Http2(_)));
     let outgoing = build(request, keep, connector, is_http2);
+    let over = if let Lease::Stream(stream) = &lease { Some(stream.handle()) } else { None };
+    let waiting = Waiting { over, progress };
     let sent = match &mut lease {
         Lease::Exclusive(connection) => connection.sender.try_send_request(outgoing).await,
         Lease::Stream(stream) => stream.sender().try_send_request(outgoing).await,
@@ -171,8 +200,8 @@ async fn send(
     match sent {
         Ok(response) => Ok(Inbound { response, lease }),
         Err(mut error) => {
-            if let Lease::Stream(stream) = &lease {
-                stream.avoid();
+            if let Some(handle) = &waiting.over {
+                handle.avoid();
             }
             let was_sent = take_back(&mut error, request);
             Err(Unanswered { error: error.into_error(), was_sent })

@@ -128,7 +128,7 @@ impl HttpClient {
     ) -> (Result<Inbound, Failed>, Option<http::HeaderValue>) {
         let (name, metrics) = (self.observer.name(), self.observer.metrics());
         if let Place::Elsewhere(connector) = place {
-            return (exchange_once(name, request, keep, connector, metrics).await, None);
+            return (exchange_once(name, request, keep, connector, metrics, progress).await, None);
         }
         let length = request.target.len();
         progress.for_credentials();

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::Id;
 use tokio::sync::oneshot;
 
 use super::body::SendBody;
@@ -94,6 +94,12 @@ pub(crate) struct Stream {
     pool: Weak<Inner>,
 }
 
+/// A connection of HTTP/2, for as long as it is there.
+pub(crate) struct Handle {
+    shared: Weak<Shared>,
+    pool: Weak<Inner>,
+}
+
 /// One of the connections a pool may have, from when it is made to its end.
 pub(crate) struct Place {
     pool: Option<Weak<Inner>>,
@@ -172,7 +178,7 @@ impl Pool {
             drop(state);
             return drop(connection);
         }
-        state.idle.push(Idle { connection, since: Instant::now(), reactor: Handle::current().id() });
+        state.idle.push(Idle { connection, since: Instant::now(), reactor: current_reactor() });
         self.0.sweep(&mut state);
     }
 }
@@ -191,7 +197,7 @@ impl Inner {
             shared.streams.fetch_add(1, Ordering::AcqRel);
             return Some(Taken::Stream(Stream { shared: Arc::clone(shared), pool: Arc::downgrade(self) }));
         }
-        let reactor = Handle::current().id();
+        let reactor = current_reactor();
         while let Some(idle) = pick(&mut state.idle, reactor) {
             if !idle.connection.sender.is_closed() && idle.since.elapsed() < self.idle {
                 return Some(Taken::Exclusive(idle.connection));
@@ -254,6 +260,11 @@ impl Inner {
     }
 }
 
+/// The reactor that the caller runs on.
+fn current_reactor() -> Id {
+    tokio::runtime::Handle::current().id()
+}
+
 /// The connection used last, of this reactor if there is one.
 fn pick(idle: &mut Vec<Idle>, reactor: Id) -> Option<Idle> {
     let own = idle.iter().rposition(|idle| idle.reactor == reactor);
@@ -298,20 +309,27 @@ impl Stream {
         self.shared.sender.clone()
     }
 
-    /// Keeps later calls away from this connection: it does not answer.
-    pub(crate) fn avoid(&self) {
-        if let Some(pool) = self.pool.upgrade() {
-            let mut state = pool.lock();
-            let found = state.shared.iter().position(|known| Arc::ptr_eq(known, &self.shared));
-            let avoided = found.map(|index| state.shared.swap_remove(index));
-            drop(state);
-            drop(avoided);
-        }
+    /// The connection, for whoever finds that it is of no use.
+    pub(crate) fn handle(&self) -> Handle {
+        Handle { shared: Arc::downgrade(&self.shared), pool: self.pool.clone() }
     }
 
     /// Gives up the place under a lock that is held already.
     fn forget(mut self) {
         self.pool = Weak::new();
+    }
+}
+
+impl Handle {
+    /// Keeps later calls away from this connection: it does not answer, or breaks off.
+    pub(crate) fn avoid(&self) {
+        if let Some(pool) = self.pool.upgrade() {
+            let mut state = pool.lock();
+            let found = state.shared.iter().position(|known| self.shared.ptr_eq(&Arc::downgrade(known)));
+            let avoided = found.map(|index| state.shared.swap_remove(index));
+            drop(state);
+            drop(avoided);
+        }
     }
 }
 
