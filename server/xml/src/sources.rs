@@ -64,10 +64,23 @@ pub enum DescriptionError {
     },
 }
 
+/// Where schemas of standards are published. Descriptions import them by these addresses, often without using
+/// them, and nobody should have to hand them over.
+const STANDARDS: [&str; 3] = ["www.w3.org", "schemas.xmlsoap.org", "docs.oasis-open.org"];
+
 /// All documents of a description, the one asked for first.
 pub(crate) struct Sources {
     pub(crate) all: Vec<Source>,
+    /// What is done without, for a person.
+    pub(crate) warnings: Vec<String>,
     places: HashMap<String, usize>,
+}
+
+/// A document that another one refers to.
+struct Reference {
+    location: String,
+    /// Whether it is done without, if it cannot be had.
+    is_optional: bool,
 }
 
 pub(crate) struct Source {
@@ -78,28 +91,25 @@ pub(crate) struct Source {
 impl Sources {
     /// Reads the document at `entry` and all that it leads to.
     pub(crate) fn load(entry: &str, resolver: Resolver<'_>) -> Result<Self, DescriptionError> {
-        let mut sources = Self { all: Vec::new(), places: HashMap::new() };
-        let mut waiting = vec![entry.to_owned()];
+        let mut sources = Self { all: Vec::new(), warnings: Vec::new(), places: HashMap::new() };
+        let mut waiting = vec![Reference { location: entry.to_owned(), is_optional: false }];
         let mut bytes = 0;
-        while let Some(location) = waiting.pop() {
+        while let Some(Reference { location, is_optional }) = waiting.pop() {
             if sources.places.contains_key(&location) {
                 continue;
             }
             if sources.all.len() == MAX_DOCUMENTS {
                 return Err(DescriptionError::TooLarge { what: "documents", most: MAX_DOCUMENTS });
             }
-            let text = match known(&location) {
-                Some(text) => text.as_bytes().to_vec(),
-                None => resolver(&location)
-                    .map_err(|detail| DescriptionError::Missing { location: location.clone(), detail })?,
+            let document = match read(&location, &mut bytes, &mut *resolver) {
+                Err(error @ (DescriptionError::Missing { .. } | DescriptionError::Document { .. }))
+                    if is_optional =>
+                {
+                    sources.warnings.push(format!("done without: {error}"));
+                    continue;
+                }
+                outcome => outcome?,
             };
-            bytes += text.len();
-            if bytes > MAX_BYTES {
-                return Err(DescriptionError::TooLarge { what: "bytes", most: MAX_BYTES });
-            }
-            let refused = |source| DescriptionError::Document { location: location.clone(), source };
-            let text = decode(&text, None).map_err(refused)?.into_owned();
-            let document = Document::parse(text, &Limits::default()).map_err(refused)?;
             waiting.extend(references(document.root(), &location).into_iter().rev());
             sources.places.insert(location.clone(), sources.all.len());
             sources.all.push(Source { location, document });
@@ -113,6 +123,25 @@ impl Sources {
     }
 }
 
+fn read(
+    location: &str,
+    bytes: &mut usize,
+    resolver: Resolver<'_>,
+) -> Result<Document<'static>, DescriptionError> {
+    let text = match known(location) {
+        Some(text) => text.as_bytes().to_vec(),
+        None => resolver(location)
+            .map_err(|detail| DescriptionError::Missing { location: location.to_owned(), detail })?,
+    };
+    *bytes += text.len();
+    if *bytes > MAX_BYTES {
+        return Err(DescriptionError::TooLarge { what: "bytes", most: MAX_BYTES });
+    }
+    let refused = |source| DescriptionError::Document { location: location.to_owned(), source };
+    let text = decode(&text, None).map_err(refused)?.into_owned();
+    Document::parse(text, &Limits::default()).map_err(refused)
+}
+
 /// The schemas in a document: itself, or those in the types of a WSDL.
 pub(crate) fn schemas(root: Element<'_>) -> Vec<Element<'_>> {
     if root.is(XSD, "schema") {
@@ -123,16 +152,20 @@ pub(crate) fn schemas(root: Element<'_>) -> Vec<Element<'_>> {
 }
 
 /// Where the imports and includes of a document lead.
-fn references(root: Element<'_>, base: &str) -> Vec<String> {
-    let mut found: Vec<_> = schemas(root)
-        .into_iter()
-        .flat_map(|schema| schema.elements())
-        .filter(|child| child.is(XSD, "import") || child.is(XSD, "include"))
-        .filter_map(|reference| target(base, reference))
-        .collect();
+fn references(root: Element<'_>, base: &str) -> Vec<Reference> {
+    let in_schemas = schemas(root).into_iter().flat_map(|schema| schema.elements());
+    let in_schemas = in_schemas.filter(|child| child.is(XSD, "import") || child.is(XSD, "include"));
     let imports = root.elements().filter(|child| child.is(WSDL, "import"));
-    found.extend(imports.filter_map(|reference| target(base, reference)));
-    found
+    in_schemas
+        .chain(imports)
+        .filter_map(|reference| {
+            let location = target(base, reference)?;
+            let host = location.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+            let is_optional =
+                reference.is(XSD, "import") && host.is_some_and(|host| STANDARDS.contains(&host));
+            Some(Reference { location, is_optional })
+        })
+        .collect()
 }
 
 fn target(base: &str, reference: Element<'_>) -> Option<String> {
@@ -252,6 +285,27 @@ mod tests {
             Sources::load("x", &mut |_| Ok(b"<!DOCTYPE a><a/>".to_vec())),
             Err(DescriptionError::Document { .. })
         ));
+    }
+
+    #[test]
+    fn schemas_of_standards_are_done_without() {
+        let text = "<s:schema xmlns:s='http://www.w3.org/2001/XMLSchema'><s:import namespace='urn:e'
+            schemaLocation='http://schemas.xmlsoap.org/soap/encoding/'/><s:import namespace='urn:d'
+            schemaLocation='https://www.w3.org/TR/xmldsig.xsd'/></s:schema>";
+        let sources = Sources::load("a", &mut |location| match location {
+            "a" => Ok(text.as_bytes().to_vec()),
+            "https://www.w3.org/TR/xmldsig.xsd" => Ok(b"<!DOCTYPE schema><schema/>".to_vec()),
+            _ => Err("not here".to_owned()),
+        });
+        let warnings = sources.unwrap().warnings;
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert_eq!(warnings[0], "done without: http://schemas.xmlsoap.org/soap/encoding/: not here");
+        let other = text.replace("www.w3.org/TR", "example.org");
+        let refused = Sources::load("a", &mut |location| match location {
+            "a" => Ok(other.clone().into_bytes()),
+            _ => Err("not here".to_owned()),
+        });
+        assert!(matches!(refused, Err(DescriptionError::Missing { .. })));
     }
 
     #[test]

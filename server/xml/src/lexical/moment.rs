@@ -71,7 +71,6 @@ impl Moment {
     }
 
     /// Seconds since 1970-01-01T00:00:00Z.
-    #[cfg(test)]
     pub(crate) fn unix_seconds(&self) -> i64 {
         self.seconds
     }

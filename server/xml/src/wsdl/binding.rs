@@ -9,9 +9,11 @@ use crate::soap::Version;
 use crate::sources::{DescriptionError, WSDL};
 use crate::xsd::SchemaSet;
 
-/// Namespaces in which descriptions give actions: WS-Addressing's metadata and its WSDL binding before it.
-const ACTIONS: [&str; 2] =
-    ["http://www.w3.org/2007/05/addressing/metadata", "http://www.w3.org/2006/05/addressing/wsdl"];
+/// Where WS-Addressing says what a message's action is.
+pub(super) const METADATA: &str = "http://www.w3.org/2007/05/addressing/metadata";
+
+/// Namespaces in which descriptions give actions: that, and the one of the WSDL binding before it.
+const ACTIONS: [&str; 2] = [METADATA, "http://www.w3.org/2006/05/addressing/wsdl"];
 
 const MIME: &str = "http://schemas.xmlsoap.org/wsdl/mime/";
 

@@ -13,7 +13,8 @@ pub struct Wsdl {
     pub namespace: String,
     /// All types and elements.
     pub schemas: Arc<SchemaSet>,
-    /// The services in document order, each with at least one port that speaks SOAP.
+    /// The services in document order, each with at least one port that speaks SOAP. A description without any
+    /// has one, called after its file, with a port without address for each of its bindings.
     pub services: Vec<Service>,
     /// What was read and is not obeyed, for a person.
     pub warnings: Vec<String>,
@@ -35,7 +36,7 @@ pub struct Service {
 pub struct Port {
     /// Its name, unique in the service.
     pub name: String,
-    /// The URL.
+    /// The URL; empty when the description gives none.
     pub address: String,
     /// How messages look there.
     pub binding: Arc<Binding>,

@@ -38,7 +38,10 @@ impl Wsdl {
         let mut definitions = Definitions::collect(&sources)?;
         let schemas = SchemaSet::compile(&sources)?;
         definitions.warnings.extend(schemas.warnings().iter().cloned());
-        let services = definitions.services(&schemas)?;
+        let mut services = definitions.services(&schemas)?;
+        if services.is_empty() {
+            services.extend(definitions.unplaced(location, &schemas)?);
+        }
         let root = sources.all.first().map(|source| source.document.root());
         let Some(root) = root.filter(|_| !services.is_empty()) else {
             return Err(DescriptionError::Missing {
@@ -146,7 +149,11 @@ impl<'d> Definitions<'d> {
                     Some(compiled) => compiled.clone(),
                     None => {
                         let Some(definition) = self.bindings.get(&binding).copied() else {
-                            return Err(port.invalid(format!("the binding {binding} is not defined")));
+                            self.warn(
+                                port,
+                                format!("the port is left out: the binding {binding} is not defined"),
+                            );
+                            continue;
                         };
                         let compiled = self.binding(&binding, definition, schemas)?.map(Arc::new);
                         known.insert(binding, compiled.clone());
@@ -167,6 +174,25 @@ impl<'d> Definitions<'d> {
             }
         }
         Ok(services)
+    }
+}
+
+impl Definitions<'_> {
+    /// What is bound and placed nowhere: some describe only how to speak, and leave it to others where.
+    fn unplaced(&mut self, location: &str, schemas: &SchemaSet) -> Result<Option<Service>, DescriptionError> {
+        let mut bindings: Vec<_> = self.bindings.iter().map(|(name, place)| (name.clone(), *place)).collect();
+        bindings.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut ports = Vec::new();
+        for (name, place) in bindings {
+            if let Some(binding) = self.binding(&name, place, schemas)? {
+                let binding = Arc::new(binding);
+                ports.push(Port { name: name.local.to_string(), address: String::new(), binding });
+            }
+        }
+        let stem =
+            location.rsplit('/').next().unwrap_or(location).split(['.', '?']).next().unwrap_or(location);
+        let name = QName::new("", stem);
+        Ok((!ports.is_empty()).then(|| Service { name, documentation: String::new(), ports }))
     }
 }
 

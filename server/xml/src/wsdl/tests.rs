@@ -114,7 +114,8 @@ fn what_is_written_is_read_and_carries_messages() {
     assert_eq!(names, ["Echo", "Names", "Count", "Loose", "Notify"]);
     let echo = binding.operation("Echo").unwrap();
     assert_eq!(echo.soap_action, "urn:example:everything/Echo");
-    assert_eq!(echo.input.action, "urn:example:everything/EverythingPortType/EchoRequest");
+    assert_eq!(echo.input.action, echo.soap_action);
+    assert_eq!(echo.output.as_ref().unwrap().action, "urn:example:everything/EchoResponse");
     assert_eq!(echo.documentation, "Answers what it is given.");
     assert_eq!(wsdl.schemas.declaration(echo.faults[0].element).name.local.as_ref(), FAULT_ELEMENT);
     for message in [&echo.input, echo.output.as_ref().unwrap()] {
@@ -255,6 +256,23 @@ fn a_body_that_holds_something_else_is_told() {
 }
 
 #[test]
+fn what_is_bound_and_placed_nowhere_is_still_spoken() {
+    let (name, text) = BILLING[0];
+    let service = text.find("<w:service").unwrap();
+    let without = format!("{}</w:definitions>", &text[..service]);
+    let wsdl = read(&[(name, &without), BILLING[1], BILLING[2]]).unwrap();
+    let service = wsdl.service(Some("main")).unwrap();
+    assert_eq!((service.ports.len(), service.ports[0].address.as_str()), (1, ""));
+    let elsewhere = text.replace("binding='t:H'", "binding='t:Gone'");
+    let wsdl = read(&[(name, &elsewhere), BILLING[1], BILLING[2]]).unwrap();
+    assert!(
+        wsdl.warnings.iter().any(|warning| warning.contains("{urn:t}Gone is not defined")),
+        "{:?}",
+        wsdl.warnings
+    );
+}
+
+#[test]
 fn documents_that_describe_nothing_here_are_refused() {
     for (text, told) in [
         ("<d xmlns='http://www.w3.org/ns/wsdl'/>", "is no description"),
@@ -266,8 +284,8 @@ fn documents_that_describe_nothing_here_are_refused() {
         ("<w:definitions $NS/>", "no service that speaks SOAP"),
         ("<w:definitions $NS><w:import location='x.wsdl'/></w:definitions>", "x.wsdl: no such document"),
         (
-            "<w:definitions $NS targetNamespace='urn:t'><w:service name='S'><w:port name='P' binding='t:B'/></w:service></w:definitions>",
-            "line 1, column",
+            "<w:definitions $NS targetNamespace='urn:t'><w:service name='S'><w:port name='P'/></w:service></w:definitions>",
+            "\"binding\" is missing",
         ),
         ("<html><body>Not found</body></html>", "\"html\" is no description"),
     ] {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::binding::METADATA;
 use super::model::Wsdl;
 use crate::soap::Version;
 use crate::sources::{DescriptionError, WSDL};
@@ -100,12 +101,14 @@ impl ServiceDescription {
         writer.prefer("tns", &self.namespace);
         writer.prefer("soap", Version::V11.binding_namespace());
         writer.prefer("soap12", Version::V12.binding_namespace());
+        writer.prefer("wsam", METADATA);
         writer.start(WSDL, "definitions");
         for namespace in [
             crate::namespace::XSD,
             &self.namespace,
             Version::V11.binding_namespace(),
             Version::V12.binding_namespace(),
+            METADATA,
         ] {
             writer.declare(namespace);
         }
@@ -160,18 +163,22 @@ impl ServiceDescription {
             writer.start(WSDL, "operation");
             writer.attribute("", "name", &operation.name);
             document(writer, &operation.documentation);
-            let mut direction = |kind: &str, name: Option<&str>, message: &str| {
+            let mut direction = |kind: &str, name: Option<&str>, message: &str, action: &str| {
                 writer.start(WSDL, kind);
                 if let Some(name) = name {
                     writer.attribute("", "name", name);
                 }
                 writer.name_attribute("", "message", (&self.namespace, message));
+                // One action for both SOAPAction and WS-Addressing, which has to be the same (Metadata, 4.4.1).
+                writer.attribute(METADATA, "Action", action);
                 writer.end();
             };
-            direction("input", None, &format!("{}Request", operation.name));
+            let Described { name, action, .. } = operation;
+            direction("input", None, &format!("{name}Request"), action);
             if !operation.one_way {
-                direction("output", None, &format!("{}Response", operation.name));
-                direction("fault", Some(FAULT_ELEMENT), &format!("{FAULT_ELEMENT}Message"));
+                direction("output", None, &format!("{name}Response"), &format!("{action}Response"));
+                let fault = format!("{action}/{FAULT_ELEMENT}");
+                direction("fault", Some(FAULT_ELEMENT), &format!("{FAULT_ELEMENT}Message"), &fault);
             }
             writer.end();
         }

@@ -68,6 +68,7 @@ pub(super) struct Builder<'d> {
 
 pub(super) fn compile(sources: &Sources) -> Result<SchemaSet, DescriptionError> {
     let mut builder = Builder::new(part::parts(sources)?);
+    builder.set.warnings.clone_from(&sources.warnings);
     builder.collect()?;
     // In one order, so that the same documents are always refused for the same reason.
     let mut globals: Vec<_> = builder.globals.keys().cloned().collect();
