@@ -161,12 +161,14 @@ pub(crate) fn launch(environment: &Environment, server: &ServerDirectory) -> Res
 
 /// Whether service traffic and management are both answered.
 fn answers(settings: &ServerSettings, client: &Client) -> bool {
-    let ready = settings.server.http.is_none_or(is_ready);
-    ready && client.answers()
+    let serves = settings.server.http.is_none_or(serves);
+    serves && client.answers()
 }
 
-fn is_ready(address: SocketAddr) -> bool {
-    status_of(address, "/health/ready").is_some_and(|status| status < 400)
+/// Workers accept nothing before they serve. Whether load balancers should send them traffic is another matter:
+/// a server that is to stay drained runs as well.
+fn serves(address: SocketAddr) -> bool {
+    status_of(address, "/health/live").is_some_and(|status| status < 400)
 }
 
 /// The status with which `address` answers GET `path`; `None` when it does not answer.

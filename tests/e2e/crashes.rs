@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::hot_deploy::service;
 
+/// The database with what SQLite keeps beside it.
+const DATABASE_FILES: [&str; 3] = ["odb.sqlite", "odb.sqlite-wal", "odb.sqlite-shm"];
+
 /// A small deterministic generator: the seed is printed, so a failure can be repeated.
 struct Chance(u64);
 
@@ -96,23 +99,29 @@ fn find_number(value: &Value) -> Option<u64> {
     }
 }
 
-#[test]
-fn traffic_goes_on_from_the_last_good_snapshot_when_the_database_is_unreadable() {
-    let environment = Environment::start().unwrap();
-    environment.drop_file("lasting.py", &service("lasting", "still here")).unwrap();
-    environment.wait_for_status("/lasting", 200);
-    let kept = environment.server().join("work/snapshot");
-    crosstie_test_support::wait_until("the snapshot on disk", || {
-        std::fs::read(&kept).is_ok_and(|text| String::from_utf8_lossy(&text).contains("demo.lasting"))
-    });
-    // Root reads whatever the mode says, so the database is put out of reach by its directory entry.
-    for name in ["odb.sqlite", "odb.sqlite-wal", "odb.sqlite-shm"] {
+/// Puts the database out of reach by its directory entry: root reads whatever the mode says.
+fn hide_database(environment: &Environment) {
+    for name in DATABASE_FILES {
         let path = environment.root().join(name);
         if path.exists() {
             std::fs::rename(&path, environment.root().join(format!("{name}.away"))).unwrap();
         }
     }
     std::fs::create_dir(environment.root().join("odb.sqlite")).unwrap();
+}
+
+fn bring_database_back(environment: &Environment) {
+    std::fs::remove_dir(environment.root().join("odb.sqlite")).unwrap();
+    for name in DATABASE_FILES {
+        let away = environment.root().join(format!("{name}.away"));
+        if away.exists() {
+            std::fs::rename(away, environment.root().join(name)).unwrap();
+        }
+    }
+}
+
+/// Kills every worker and waits until others are ready.
+fn replace_workers(environment: &Environment) {
     let before = environment.ready_workers().unwrap();
     for pid in &before {
         crosstie_test_support::processes::send(*pid, nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -122,6 +131,40 @@ fn traffic_goes_on_from_the_last_good_snapshot_when_the_database_is_unreadable()
             .ready_workers()
             .is_ok_and(|now| !now.is_empty() && now.iter().all(|pid| !before.contains(pid)))
     });
+}
+
+fn wait_until_kept(environment: &Environment, service: &str) {
+    let kept = environment.server().join("work/snapshot");
+    crosstie_test_support::wait_until("the snapshot on disk", || {
+        std::fs::read(&kept).is_ok_and(|text| String::from_utf8_lossy(&text).contains(service))
+    });
+}
+
+#[test]
+fn code_that_could_not_be_read_is_loaded_once_the_database_is_back() {
+    let environment = Environment::start().unwrap();
+    environment.drop_file("lasting.py", &service("lasting", "still here")).unwrap();
+    environment.wait_for_status("/lasting", 200);
+    wait_until_kept(&environment, "demo.lasting");
+    hide_database(&environment);
+    std::fs::remove_dir_all(environment.server().join("work/artifacts")).unwrap();
+    replace_workers(&environment);
+    environment.wait_for_status("/lasting", 503);
+    bring_database_back(&environment);
+    // Nobody changes anything: there is no newer revision to follow.
+    environment.wait_for_json("/lasting", &serde_json::json!({"answer": "still here"}));
+    let ready = environment.wait_for_status("/health/ready", 200).json();
+    assert_eq!(ready["detail"]["status"], "ready");
+}
+
+#[test]
+fn traffic_goes_on_from_the_last_good_snapshot_when_the_database_is_unreadable() {
+    let environment = Environment::start().unwrap();
+    environment.drop_file("lasting.py", &service("lasting", "still here")).unwrap();
+    environment.wait_for_status("/lasting", 200);
+    wait_until_kept(&environment, "demo.lasting");
+    hide_database(&environment);
+    replace_workers(&environment);
     environment.wait_for_json("/lasting", &serde_json::json!({"answer": "still here"}));
     crosstie_test_support::wait_until("the status to say degraded", || {
         environment.component().is_ok_and(|component| component.to_string().contains("degraded"))
@@ -130,13 +173,7 @@ fn traffic_goes_on_from_the_last_good_snapshot_when_the_database_is_unreadable()
     let refused = refused.input("dictionary:\n  d:\n    entries: {a: 1}\n").run().unwrap();
     assert_eq!(refused.code, 1, "{refused:?}");
 
-    std::fs::remove_dir(environment.root().join("odb.sqlite")).unwrap();
-    for name in ["odb.sqlite", "odb.sqlite-wal", "odb.sqlite-shm"] {
-        let away = environment.root().join(format!("{name}.away"));
-        if away.exists() {
-            std::fs::rename(away, environment.root().join(name)).unwrap();
-        }
-    }
+    bring_database_back(&environment);
     environment.drop_file("after.py", &service("after", "back")).unwrap();
     environment.wait_for_status("/after", 200);
 }

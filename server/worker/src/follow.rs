@@ -3,12 +3,13 @@
 //!
 //! Runs on the control thread of every worker. Events say that there is something new; a comparison every two
 //! seconds finds what no event told. What is built is staged beside what serves, and takes over at the same
-//! instant in all workers once the last of them has it; who takes too long is not waited for. While the ODB is away the worker serves what it has, or at start the
-//! last good snapshot from disk, and says that it is degraded.
+//! instant in all workers once the last of them has it; who takes too long is not waited for. While the ODB is
+//! away the worker serves what it has, or at start the last good snapshot from disk, and says that it is
+//! degraded.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -36,8 +37,8 @@ use crate::keep::Keeper;
 use crate::last_good::LastGood;
 use crate::live::{ArtifactSource, CurrentLive, Live, Loader};
 use crate::membership::Membership;
-use crate::outgoings::Outgoings;
 use crate::outbox::Outbox;
+use crate::outgoings::Outgoings;
 
 /// How long a snapshot that is ready here waits for workers that have not loaded it. Old and new are then
 /// served side by side for as long as those take.
@@ -51,7 +52,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 #[derive(Default)]
 pub(crate) struct Standing {
     revision: AtomicU64,
-    started: std::sync::atomic::AtomicBool,
+    started: AtomicBool,
     degraded: ArcSwapOption<String>,
     failed: ArcSwap<Vec<FailedUnit>>,
     closed: ArcSwap<Vec<ClosedChannel>>,
@@ -60,8 +61,8 @@ pub(crate) struct Standing {
     /// The server's place in the cluster.
     pub(crate) membership: Membership,
     wake: Notify,
-    announce: std::sync::atomic::AtomicBool,
-    retry: std::sync::atomic::AtomicBool,
+    announce: AtomicBool,
+    retry: AtomicBool,
 }
 
 impl Standing {
@@ -104,6 +105,11 @@ impl Standing {
     pub(crate) fn retry(&self) {
         self.retry.store(true, Ordering::Release);
         self.wake.notify_one();
+    }
+
+    /// Tries again with the next comparison to load what failed: the ODB went away while it was read.
+    fn retry_later(&self) {
+        self.retry.store(true, Ordering::Release);
     }
 
     /// Looks at the ODB now. With `announce` the worker also reports when there is nothing new.
@@ -279,11 +285,16 @@ impl Follower {
     async fn serve(&mut self, snapshot: Snapshot, faults: Faults) {
         let revision = snapshot.revision;
         let (mut live, failed) = {
-            let source = Store { odb: &self.odb, last_good: &self.last_good };
-            self.loader.load(snapshot, &source).await
+            let source = Store::new(&self.odb, &self.last_good);
+            let loaded = self.loader.load(snapshot, &source).await;
+            if source.was_away() {
+                self.standing.retry_later();
+            }
+            loaded
         };
         live.outgoings = self.outgoings.follow(&live.snapshot);
-        let (closed_outgoings, open_outgoings) = (live.outgoings.closed.clone(), live.outgoings.names.clone());
+        let (closed_outgoings, open_outgoings) =
+            (live.outgoings.closed.clone(), live.outgoings.names.clone());
         match self.build_routes(&live, faults) {
             Ok(Built { routes, left_out, closed }) => {
                 self.current.stage(Arc::new(live), Barrier::mark(revision));
@@ -413,8 +424,21 @@ impl Follower {
 
 /// Code from the disk's copy when it is there and undamaged, else from the ODB.
 pub(crate) struct Store<'a> {
-    pub(crate) odb: &'a Odb,
-    pub(crate) last_good: &'a LastGood,
+    odb: &'a Odb,
+    last_good: &'a LastGood,
+    away: AtomicBool,
+}
+
+impl<'a> Store<'a> {
+    /// A store of which nothing was read yet.
+    pub(crate) fn new(odb: &'a Odb, last_good: &'a LastGood) -> Self {
+        Self { odb, last_good, away: AtomicBool::new(false) }
+    }
+
+    /// Whether something could not be read because the ODB was away, and may be there later.
+    fn was_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
 }
 
 #[async_trait]
@@ -427,7 +451,10 @@ impl ArtifactSource for Store<'_> {
         match self.odb.artifact(unit, &active.digest).await {
             Ok(Some(artifact)) => Ok(artifact),
             Ok(None) => Err(refuse(format!("the ODB has no code for {} of {unit}", active.digest.short()))),
-            Err(error) => Err(refuse(error.to_string())),
+            Err(error) => {
+                self.away.store(true, Ordering::Relaxed);
+                Err(refuse(error.to_string()))
+            }
         }
     }
 }

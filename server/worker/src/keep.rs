@@ -41,7 +41,7 @@ async fn keep_newest(odb: Odb, last_good: LastGood, mut snapshots: watch::Receiv
 }
 
 async fn is_kept(odb: &Odb, last_good: &LastGood, snapshot: Arc<Snapshot>) -> bool {
-    let source = Store { odb, last_good };
+    let source = Store::new(odb, last_good);
     let mut artifacts = Vec::new();
     for (name, active) in &snapshot.units {
         if last_good.has_artifact(&active.digest) {

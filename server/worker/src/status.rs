@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crosstie_channels::ports::{Readiness, ServerStatus};
+use crosstie_model::Revision;
 use crosstie_model::settings::ServerSettings;
-use crosstie_process::shm::{Segment, WorkerSlot, WorkerState};
+use crosstie_process::shm::{Comparison, Segment, WorkerSlot, WorkerState};
 use crosstie_telemetry::metrics::Metrics;
 use serde_json::json;
 
@@ -54,20 +55,28 @@ impl Status {
 impl ServerStatus for Status {
     /// A server should get traffic while it serves a snapshot and is not to be drained. One that serves its
     /// last good snapshot because the ODB is away is still ready: its answers are as right as anyone's. One
-    /// that lacks a deployment or a revision the others have is not. One that is drained answers what comes
-    /// nevertheless: whoever sends it has not heard yet.
+    /// that lacks a deployment or a revision is not, as long as another server has it; were nobody to do better,
+    /// a deployment that fails everywhere would take the whole cluster out of service, although each server
+    /// goes on with what it had. One that is drained answers what comes nevertheless: whoever sends it has not
+    /// heard yet.
     fn readiness(&self) -> Readiness {
         let draining = self.own.state() == WorkerState::Draining || self.segment.is_drain_wanted();
-        let failure = self.failure();
-        let (ready, state) = match (self.standing.is_started(), draining, &failure) {
+        let (degraded, revision) = (self.standing.degraded().is_some(), self.standing.revision());
+        let comparison = self.segment.comparison();
+        let own = self.failure();
+        let failed = own.is_some() || comparison == Comparison::Behind;
+        let (ready, state) = match (self.standing.is_started(), draining, failed) {
             (false, _, _) => (false, "starting"),
             (true, true, _) => (false, "draining"),
-            (true, false, Some(_)) => (false, "failed"),
-            (true, false, None) if self.standing.degraded().is_some() => (true, "degraded"),
-            (true, false, None) => (true, "ready"),
+            (true, false, true) => (comparison == Comparison::Level, "failed"),
+            // Nothing was ever read: whatever is asked for, another server knows better.
+            (true, false, false) if degraded && revision == Revision::default() => (false, "starting"),
+            (true, false, false) if degraded => (true, "degraded"),
+            (true, false, false) => (true, "ready"),
         };
-        let mut detail = json!({"status": state, "revision": self.standing.revision()});
-        if let (Some(reason), "failed", Some(fields)) = (failure, state, detail.as_object_mut()) {
+        let mut detail = json!({"status": state, "revision": revision});
+        if let ("failed", Some(fields)) = (state, detail.as_object_mut()) {
+            let reason = own.unwrap_or_else(|| "another worker lacks what other servers serve".to_owned());
             fields.insert("reason".into(), reason.into());
         }
         Readiness { ready, detail }

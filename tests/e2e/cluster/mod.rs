@@ -5,6 +5,7 @@ mod certificates;
 mod changes;
 mod clients;
 mod deaths;
+mod failures;
 mod quickstart;
 mod rolls;
 mod split;

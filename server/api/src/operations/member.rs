@@ -117,6 +117,8 @@ pub struct Condition {
     pub reason: String,
     /// The revision that all its ready workers serve, or a newer one.
     pub revision: Revision,
+    /// The newest revision that any of them serves or could not apply.
+    pub newest: Revision,
     /// Requests its workers have in hand.
     pub in_flight: u64,
     /// Requests its workers have finished.
@@ -142,10 +144,15 @@ impl Operations {
             state,
             reason: reason.unwrap_or_default(),
             revision: said.iter().map(|(_, serves)| serves.revision).min().unwrap_or_default(),
+            newest: said.iter().map(|(_, serves)| newest_of(serves)).max().unwrap_or_default(),
             in_flight: workers.iter().map(|worker| worker.in_flight).sum(),
             requests: workers.iter().map(|worker| worker.requests).sum(),
         }
     }
+}
+
+fn newest_of(serves: &WorkerServes) -> Revision {
+    serves.refused.as_ref().map_or(serves.revision, |(refused, _)| serves.revision.max(*refused))
 }
 
 fn failure_of(worker: u16, serves: &WorkerServes) -> Option<String> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crosstie_model::{Digest, UnitName};
 use crosstie_odb::ReportState;
+use tokio::sync::watch;
 
 use super::{OperationError, Operations};
 use crate::host::WorkerPhase;
@@ -18,6 +19,12 @@ const RETRY: Duration = Duration::from_secs(2);
 type Reports = BTreeMap<UnitName, (Digest, ReportState, String)>;
 
 impl Operations {
+    /// A receiver that wakes whenever a worker of this server says what it serves.
+    #[must_use]
+    pub fn reports(&self) -> watch::Receiver<u64> {
+        self.serving().watch()
+    }
+
     /// Keeps this server's reports in the ODB up to date; never ends. The singleton runs it beside the
     /// management API and drops it with the role.
     pub async fn keep_reports(&self) {

@@ -29,7 +29,7 @@ pub(super) const TEXT_BYTES: usize = 8 * 1024 * 1024;
 /// "crosstie" in ASCII.
 pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"crosstie");
 /// Grows with every change of this file.
-pub(super) const LAYOUT_VERSION: u32 = 3;
+pub(super) const LAYOUT_VERSION: u32 = 4;
 
 /// The whole segment.
 #[repr(C)]
@@ -79,6 +79,8 @@ pub(super) struct Header {
     pub(super) succeeded: AtomicU32,
     /// 0 without a broker, 1 while it is away, 2 while it is connected.
     pub(super) bus: AtomicU32,
+    /// A [`super::Comparison`] code.
+    pub(super) comparison: AtomicU32,
 }
 
 /// One gauge: what each worker slot holds of it.

@@ -63,6 +63,18 @@ pub enum SegmentError {
     Examine(#[source] io::Error),
 }
 
+/// How what this server can serve compares with what the other servers of its cluster serve. Matters only while
+/// it could not load something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// Nobody has looked since the server started.
+    Unknown,
+    /// Another server serves all of what this one could not load.
+    Behind,
+    /// No other server is known to do better.
+    Level,
+}
+
 /// The server's shared memory, as one process sees it.
 pub struct Segment {
     layout: &'static Layout,
@@ -224,6 +236,26 @@ impl Segment {
     /// Notes whether the cluster wants this server drained, for all its workers, those to come included.
     pub fn want_drain(&self, wanted: bool) {
         self.layout.header.drain_wanted.store(u32::from(wanted), Ordering::Release);
+    }
+
+    /// How this server compares with the others, as its singleton last saw it.
+    #[must_use]
+    pub fn comparison(&self) -> Comparison {
+        match self.layout.header.comparison.load(Ordering::Acquire) {
+            1 => Comparison::Behind,
+            2 => Comparison::Level,
+            _ => Comparison::Unknown,
+        }
+    }
+
+    /// Notes how this server compares with the others, for all its workers.
+    pub fn note_comparison(&self, comparison: Comparison) {
+        let code = match comparison {
+            Comparison::Unknown => 0,
+            Comparison::Behind => 1,
+            Comparison::Level => 2,
+        };
+        self.layout.header.comparison.store(code, Ordering::Release);
     }
 
     /// Whether the server's singleton has the broker; `None` when there is none to have.

@@ -23,11 +23,14 @@ const QUIET_BEATS: u32 = 3;
 /// How long the last words of a server that stops may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long after a worker's report a heartbeat is sent out of turn: its siblings report in the same moment.
+const SETTLE: Duration = Duration::from_millis(50);
+
 /// This server, as the cluster knows it.
 #[derive(Clone)]
 pub(super) struct Member {
     /// Where it is and what it runs.
-    new: NewMember,
+    pub(super) new: NewMember,
     /// Names its life: its supervisor's.
     boot: String,
     pub(super) odb: Odb,
@@ -35,7 +38,8 @@ pub(super) struct Member {
     pub(super) segment: Arc<Segment>,
     pub(super) standing: Arc<Standing>,
     pause: Duration,
-    patience: Duration,
+    /// After how long without a heartbeat a server counts as dead.
+    pub(super) patience: Duration,
 }
 
 /// What is remembered between heartbeats.
@@ -86,13 +90,22 @@ impl Member {
         }
     }
 
-    /// Sends heartbeats until cancelled.
+    /// Sends heartbeats until cancelled, and one more whenever the workers reported what they serve: servers
+    /// that could not load it want to know.
     pub(super) async fn beat(self) {
         let mut told = Told::default();
         let mut pause = tokio::time::interval(self.pause);
         pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reports = self.operations.reports();
         loop {
-            pause.tick().await;
+            tokio::select! {
+                _ = pause.tick() => {}
+                // Draining is judged by heartbeats that come at their usual pace.
+                Ok(()) = reports.changed(), if !self.segment.is_drain_wanted() => {
+                    tokio::time::sleep(SETTLE).await;
+                }
+            }
+            reports.mark_unchanged();
             // A database that was cut off without a word must not keep this waiting once it is back.
             match tokio::time::timeout(self.patience, self.tell(&mut told)).await {
                 Ok(Ok(())) => {}
@@ -210,7 +223,14 @@ mod tests {
     use crosstie_model::Revision;
 
     fn condition(state: Option<MemberState>, in_flight: u64, requests: u64) -> Condition {
-        Condition { state, reason: String::new(), revision: Revision(1), in_flight, requests }
+        Condition {
+            state,
+            reason: String::new(),
+            revision: Revision(1),
+            newest: Revision(1),
+            in_flight,
+            requests,
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod bus;
 mod certificates;
+mod comparison;
 mod history;
 mod leader;
 mod member;
@@ -83,6 +84,7 @@ impl Duties {
         self.start_duties(&mut tasks, &operations);
         let member = self.member(&operations);
         tasks.spawn(member.clone().beat());
+        tasks.spawn(comparison::compare(member.clone()));
         let name = &self.settings.server.name;
         let (odb, standing) = (self.odb.clone(), Arc::clone(&self.standing));
         let candidate = Candidate::new(name, odb, standing, &self.settings.cluster);
