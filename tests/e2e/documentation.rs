@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
         let blocks = blocks(page);
         for (index, block) in blocks.iter().enumerate() {
             if let Some(file) = &block.file {
-                fs::write(self.desk.path().join(file), &block.text).unwrap();
+                fs::write(self.desk.path().join(file), self.fit(&block.text)).unwrap();
             }
             if block.language != "sh" {
                 continue;

@@ -87,6 +87,7 @@ fn sort_of(security: &SecurityDefinition) -> &'static str {
         SecurityDefinition::BasicAuth(_) => "a user name and password (HTTP Basic)",
         SecurityDefinition::ApiKey(_) => "an API key",
         SecurityDefinition::ClientCertificate(_) => "a TLS client certificate",
+        SecurityDefinition::Jwt(_) | SecurityDefinition::Oauth2Introspection(_) => "a bearer token",
         SecurityDefinition::Group(_)
         | SecurityDefinition::Bearer(_)
         | SecurityDefinition::Oauth2ClientCredentials(_) => "credentials",

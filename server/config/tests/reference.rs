@@ -148,7 +148,7 @@ fn default_in(
 fn smallest(tag: Option<&str>, root: &Value) -> Map<String, Value> {
     let sample = |key: &str| match key {
         "path" => json!("/x"),
-        "address" | "token_url" => json!("https://x"),
+        "address" | "token_url" | "url" => json!("https://x"),
         "methods" => json!({"x": "x"}),
         "entries" => json!({}),
         _ => json!("x"),

@@ -9,6 +9,7 @@ pub mod cid;
 pub mod definition;
 pub mod event;
 pub mod failure;
+pub mod inquiry;
 pub mod limits;
 pub mod message;
 pub mod names;

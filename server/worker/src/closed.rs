@@ -75,6 +75,7 @@ pub(crate) fn summary(faults: &[&String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crosstie_model::inquiry::NoInquiries;
     use crosstie_model::{Definition, DefinitionId, DefinitionKind};
     use crosstie_security::{Authenticators, ClusterKey, CredentialSource, SecretResolver};
     use serde_json::{Value, json};
@@ -108,7 +109,7 @@ mod tests {
             put(&mut snapshot, DefinitionKind::Channel, name, body);
         }
         let resolver = SecretResolver::new(Arc::new(ClusterKey::generate().unwrap()), "/nowhere".into());
-        let source = CredentialSource::new(resolver);
+        let source = CredentialSource::new(resolver, Arc::new(NoInquiries));
         let (_, credentials) = Authenticators::build_available(&snapshot, &source);
         let closed = closed_channels(&snapshot, &credentials, &[fault("a", "one"), fault("d", "two")]);
         let names: Vec<_> = closed.iter().map(|closed| closed.channel.as_str()).collect();

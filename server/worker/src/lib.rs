@@ -9,6 +9,7 @@ mod closed;
 mod control;
 mod follow;
 mod host;
+mod inquiries;
 mod keep;
 mod last_good;
 mod live;

@@ -32,6 +32,7 @@ use crate::accepted::{self, AcceptedSettings};
 use crate::control::Control;
 use crate::follow::{Follower, SnapshotCounts, Standing, no_routes};
 use crate::host::WorkerHost;
+use crate::inquiries::OutgoingInquiries;
 use crate::keep::Keeper;
 use crate::last_good::LastGood;
 use crate::live::{CurrentDirectory, CurrentLive, Live, Loader};
@@ -184,11 +185,8 @@ impl Parts {
         let user_config = Arc::new(user_config(&directory));
         let reactors = Reactors { control: runtime.handle(), traffic };
         let python = start_python(&directory, &settings, reactors, &odb, &segment, &outbox, &user_config)?;
-        let outside = Environment {
-            metrics: metrics.clone(),
-            gauges: Arc::new(SharedGauges::new(Arc::clone(&segment), index)),
-            tracer: telemetry.tracer(),
-        };
+        let gauges = Arc::new(SharedGauges::new(Arc::clone(&segment), index));
+        let outside = Environment { metrics: metrics.clone(), gauges, tracer: telemetry.tracer() };
         python.set_directory(Arc::new(CurrentDirectory(Arc::clone(&current))));
         let ports = Ports {
             rates: Arc::clone(&segment) as _,
@@ -198,13 +196,11 @@ impl Parts {
             status: Arc::new(Status::new(slot, &standing, &metrics, &segment, &settings)),
         };
         let resolver = SecretResolver::new(Arc::clone(&cluster_key), directory.clone());
-        let outgoings = Outgoings::new(resolver.clone(), directory.clone(), outside);
+        let (outgoings, credentials) = reach_out(resolver, &directory, outside);
         let routes = Arc::new(Staged::new(no_routes(&settings, ports.clone()), in_force));
-        let http = HttpServer::new(HttpServerOptions {
-            routes: Arc::clone(&routes),
-            share: Arc::new(Share::new(Arc::clone(&segment), slot)),
-            drain_linger: Duration::from_secs(settings.server.drain_linger_s),
-        });
+        let share = Arc::new(Share::new(Arc::clone(&segment), slot));
+        let drain_linger = Duration::from_secs(settings.server.drain_linger_s);
+        let http = HttpServer::new(HttpServerOptions { routes: Arc::clone(&routes), share, drain_linger });
         let host = Arc::new(WorkerHost {
             segment,
             outbox: outbox.clone(),
@@ -228,7 +224,7 @@ impl Parts {
             standing,
             routes,
             barrier,
-            credentials: CredentialSource::new(resolver),
+            credentials,
             ports,
             http,
             python,
@@ -357,6 +353,18 @@ fn start_python(
         user_config: user_config.clone(),
         on_exhausted: Box::new(on_exhausted),
     })?)
+}
+
+/// What reaches other systems: outgoings, and the questions of those who check credentials.
+fn reach_out(
+    resolver: SecretResolver,
+    directory: &Path,
+    outside: Environment,
+) -> (Outgoings, CredentialSource) {
+    let directory = directory.to_owned();
+    let inquiries = OutgoingInquiries::new(resolver.clone(), directory.clone(), outside.clone());
+    let credentials = CredentialSource::new(resolver.clone(), Arc::new(inquiries));
+    (Outgoings::new(resolver, directory, outside), credentials)
 }
 
 fn load_certificate(

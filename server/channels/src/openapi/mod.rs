@@ -180,6 +180,8 @@ fn security_schemes(snapshot: &Snapshot, entries: &[Entry<'_>]) -> Map<String, V
                 json!({"type": "apiKey", "in": place, "name": key.name})
             }
             SecurityDefinition::ClientCertificate(_) => json!({"type": "mutualTLS"}),
+            SecurityDefinition::Jwt(_) => json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}),
+            SecurityDefinition::Oauth2Introspection(_) => json!({"type": "http", "scheme": "bearer"}),
             SecurityDefinition::Group(_)
             | SecurityDefinition::Bearer(_)
             | SecurityDefinition::Oauth2ClientCredentials(_) => continue,

@@ -9,7 +9,7 @@ mod render;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use crosstie_model::definition::shapes;
+use crosstie_model::definition::{shape_faults, shapes};
 use crosstie_model::{Definition, DefinitionId, DefinitionKind, Fault};
 use ipnet::IpNet;
 use serde_json::Value;
@@ -161,12 +161,17 @@ pub fn check(id: DefinitionId, body: Value) -> Result<Definition, Vec<Fault>> {
     let r#type = body.get("type").and_then(Value::as_str);
     let root = shapes().find(|(kind, tag, _)| *kind == id.kind && (tag.is_none() || *tag == r#type));
     let Some((_, _, root)) = root else { return Definition::from_value(id, body) };
-    let mut known = body;
+    let (kind, mut known) = (id.kind, body);
     let mut faults = shape::take_unknown_keys(root, &mut known);
     faults.extend(take_wrong_networks(&mut known));
     match Definition::from_value(id, known.clone()) {
         Ok(definition) if faults.is_empty() => Ok(definition),
         Ok(_) => Err(faults),
+        // What makes no sense although its shape is right is told in words of its own.
+        Err(more) if shape_faults(kind, &known).is_empty() => {
+            faults.extend(more);
+            Err(faults)
+        }
         Err(more) => {
             faults.extend(shape::in_plain_words(root, &known, more));
             Err(faults)
@@ -195,6 +200,16 @@ fn take_wrong_networks(body: &mut Value) -> Vec<Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_makes_no_sense_is_told_in_its_own_words() {
+        let found = read("security:\n  a: {type: jwt, jwks_url: 'http://id.example/keys'}\n").unwrap_err();
+        let [fault] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(fault.key, "security/a/jwks_url");
+        assert!(fault.detail.starts_with("must be https"), "{found:?}");
+        let found = read("security:\n  a: {type: jwt, jwks_url: ''}\n").unwrap_err();
+        assert!(found[0].detail.starts_with("must be a text of 1 to"), "{found:?}");
+    }
 
     fn read(text: &str) -> Result<Vec<LocatedDefinition>, Vec<LocatedFault>> {
         parse(&[(PathBuf::from("a.yaml"), text.to_owned())]).all_sound()

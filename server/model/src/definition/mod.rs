@@ -35,7 +35,8 @@ pub use outgoing::{
 pub use rate_limit::{RateKey, RatePeriod, RateRule};
 pub use security::{
     ApiKey, ApiKeyLocation, BasicAuth, Bearer, ClientCertificate, CredentialsIn, DistinguishedName, Group,
-    Oauth2ClientCredentials, SecurityDefinition, SecurityUse, attribute_name,
+    Jwt, JwtAlgorithm, Oauth2ClientCredentials, Oauth2Introspection, SecurityDefinition, SecurityUse,
+    TokenRules, attribute_name,
 };
 pub use service::ServiceSettings;
 
@@ -166,6 +167,12 @@ const SHAPES: &[Shape] = &[
         tag: Some("client_certificate"),
         schema: || schemars::schema_for!(ClientCertificate),
     },
+    Shape { kind: DefinitionKind::Security, tag: Some("jwt"), schema: || schemars::schema_for!(Jwt) },
+    Shape {
+        kind: DefinitionKind::Security,
+        tag: Some("oauth2_introspection"),
+        schema: || schemars::schema_for!(Oauth2Introspection),
+    },
     Shape { kind: DefinitionKind::Security, tag: Some("group"), schema: || schemars::schema_for!(Group) },
     Shape { kind: DefinitionKind::Security, tag: Some("bearer"), schema: || schemars::schema_for!(Bearer) },
     Shape {
@@ -224,30 +231,36 @@ pub fn shapes() -> impl Iterator<Item = (DefinitionKind, Option<&'static str>, &
 }
 
 impl Definition {
+/// What is wrong with the shape of `value` as a definition of `kind`: the first of the checks of
+/// [`Definition::from_value`]. What has none of these faults may still make no sense.
+#[must_use]
+pub fn shape_faults(kind: DefinitionKind, value: &Value) -> Vec<Fault> {
+    let fault = |pointer: &str, detail: String| vec![Fault { pointer: pointer.to_owned(), detail }];
+    let tags: Vec<_> =
+        SHAPES.iter().filter(|shape| shape.kind == kind).filter_map(|shape| shape.tag).collect();
+    let tag = match (tags.is_empty(), value.get("type").map(Value::as_str)) {
+        (true, _) => None,
+        (false, Some(Some(text))) => match tags.iter().find(|tag| **tag == text) {
+            Some(tag) => Some(*tag),
+            None => {
+                let detail = format!("unknown {kind} type {text:?}; there are {}", tags.join(", "));
+                return fault("/type", detail);
+            }
+        },
+        (false, _) => return fault("/type", format!("a {kind} needs a type: {}", tags.join(", "))),
+    };
+    SCHEMAS
+        .get(&(kind, tag))
+        .map_or_else(|| fault("", "this kind has no schema".into()), |schema| schema.faults(value))
+}
+
     /// Checks `value` against its shape and makes a definition of it.
     ///
     /// # Errors
     /// Every fault with its pointer, relative to `value`.
     pub fn from_value(id: DefinitionId, value: Value) -> Result<Self, Vec<Fault>> {
         let fault = |pointer: &str, detail: String| vec![Fault { pointer: pointer.to_owned(), detail }];
-        let tags: Vec<_> =
-            SHAPES.iter().filter(|shape| shape.kind == id.kind).filter_map(|shape| shape.tag).collect();
-        let tag = match (tags.is_empty(), value.get("type").map(Value::as_str)) {
-            (true, _) => None,
-            (false, Some(Some(text))) => match tags.iter().find(|tag| **tag == text) {
-                Some(tag) => Some(*tag),
-                None => {
-                    let detail = format!("unknown {} type {text:?}; there are {}", id.kind, tags.join(", "));
-                    return Err(fault("/type", detail));
-                }
-            },
-            (false, _) => {
-                return Err(fault("/type", format!("a {} needs a type: {}", id.kind, tags.join(", "))));
-            }
-        };
-        let faults = SCHEMAS
-            .get(&(id.kind, tag))
-            .map_or_else(|| fault("", "this kind has no schema".into()), |schema| schema.faults(&value));
+        let faults = shape_faults(id.kind, &value);
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -421,6 +434,50 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn the_keys_of_tokens_come_from_one_place_and_over_tls() {
+        let faults = |body: Value| -> Vec<String> {
+            let faults = Definition::from_value(id(DefinitionKind::Security, "t"), body).err();
+            faults.unwrap_or_default().into_iter().map(|fault| fault.pointer).collect()
+        };
+        let none: Vec<String> = Vec::new();
+        let url = "https://id.example/keys";
+        for good in [
+            json!({"type": "jwt", "jwks_url": url, "algorithms": ["RS256", "EdDSA"], "tls": {"ca": "file:ca.pem"}}),
+            json!({"type": "jwt", "jwks_url": "http://127.0.0.1:1/keys", "claims": {"a": ["b", 1, true]}}),
+            json!({"type": "jwt", "public_keys": "file:key.pem", "issuer": "i", "audience": ["a"]}),
+            json!({"type": "jwt", "secret": "env:S", "algorithms": ["HS512"], "scopes": ["a.b:c/d"]}),
+            json!({"type": "jwt", "algorithms": ["HS256"]}),
+            json!({"type": "oauth2_introspection", "url": "https://id.example/ask?x=y", "client_id": "me"}),
+        ] {
+            assert_eq!(faults(good.clone()), none, "{good}");
+        }
+        for (body, pointer) in [
+            (json!({"type": "jwt", "jwks_url": url, "public_keys": "x"}), "/public_keys"),
+            (json!({"type": "jwt", "jwks_url": url, "secret": "env:S"}), "/secret"),
+            (json!({"type": "jwt", "public_keys": "x", "secret": "env:S"}), "/secret"),
+            (json!({"type": "jwt", "public_keys": "x", "algorithms": ["RS256", "HS256"]}), "/algorithms/1"),
+            (json!({"type": "jwt", "secret": "env:S", "algorithms": ["RS256"]}), "/algorithms/0"),
+            (json!({"type": "jwt", "jwks_url": url, "algorithms": ["none"]}), "/algorithms/0"),
+            (json!({"type": "jwt", "secret": "env:S", "tls": {}}), "/tls"),
+            (json!({"type": "jwt", "jwks_url": "http://id.example/keys"}), "/jwks_url"),
+            (json!({"type": "jwt", "jwks_url": "https://me:pw@id.example/keys"}), "/jwks_url"),
+            (json!({"type": "jwt", "jwks_url": "file:///etc/passwd"}), "/jwks_url"),
+            (json!({"type": "jwt", "jwks_url": url, "claims": {"a": null}}), "/claims/a"),
+            (json!({"type": "jwt", "jwks_url": url, "claims": {"/a/b": []}}), "/claims/~1a~1b"),
+            (json!({"type": "jwt", "jwks_url": url, "scopes": ["a b"]}), "/scopes/0"),
+            (json!({"type": "oauth2_introspection", "url": "http://id.example/", "client_id": "me"}), "/url"),
+        ] {
+            assert_eq!(faults(body.clone()), [pointer], "{body}");
+        }
+        let body =
+            json!({"type": "jwt", "jwks_url": url, "tls": {"certificate": "file:c.pem", "key": "env:K"}});
+        let definition = Definition::from_value(id(DefinitionKind::Security, "t"), body.clone()).unwrap();
+        assert_eq!(definition.to_value().unwrap(), body);
+        let fields: Vec<_> = definition.secrets().into_iter().map(|(field, _)| field).collect();
+        assert_eq!(fields, ["tls/key"], "the shared secret is none of its secrets");
+    }
+
     fn a_client_certificate_is_told_by_what_it_says() {
         let body = |subject: Value, san: &str, fingerprint: &str| {
             let value = json!({"type": "client_certificate", "ca": "file:ca.pem", "subjects": [subject],

@@ -12,6 +12,8 @@ use super::basic::BasicCheck;
 use super::client_certificate::ClientCertificateCheck;
 use super::denial::{Denial, Refusal};
 use super::group::GroupCheck;
+use super::introspection::IntrospectionCheck;
+use super::jwt::JwtCheck;
 use super::presented::Presented;
 
 /// One security definition, ready to check requests. A route keeps the one it needs.
@@ -28,6 +30,8 @@ pub(super) enum Check {
     Basic(BasicCheck),
     ApiKey(ApiKeyCheck),
     ClientCertificate(Box<ClientCertificateCheck>),
+    Jwt(Box<JwtCheck>),
+    Introspection(Box<IntrospectionCheck>),
     Group(GroupCheck),
     /// A secret has no value here: nobody gets in, and callers learn that it is not their doing.
     Unavailable,
@@ -61,6 +65,8 @@ impl Authenticator {
             Check::Basic(check) => check.authenticate(presented),
             Check::ApiKey(check) => check.authenticate(presented),
             Check::ClientCertificate(check) => check.authenticate(presented),
+            Check::Jwt(check) => check.decide(presented)?,
+            Check::Introspection(check) => check.decide(presented)?,
             Check::Group(group) => return group.decide(presented, &self.definition, self.kind),
             Check::Unavailable => Err(Denial::unavailable(None)),
         };
@@ -73,10 +79,17 @@ impl Authenticator {
         presented: &'a Presented<'_>,
     ) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         Box::pin(async move {
-            match &self.check {
-                Check::Group(group) => group.ask(presented, &self.definition, self.kind).await,
-                _ => self.decide(presented).unwrap_or_else(|| self.outcome(Err(Denial::unavailable(None)))),
-            }
+            let verdict = match &self.check {
+                Check::Jwt(check) => check.ask(presented).await,
+                Check::Introspection(check) => check.ask(presented).await,
+                Check::Group(group) => return group.ask(presented, &self.definition, self.kind).await,
+                // These decide without asking.
+                Check::Basic(_) | Check::ApiKey(_) | Check::ClientCertificate(_) | Check::Unavailable => {
+                    let decided = self.decide(presented);
+                    return decided.unwrap_or_else(|| self.outcome(Err(Denial::unavailable(None))));
+                }
+            };
+            self.outcome(verdict)
         })
     }
 

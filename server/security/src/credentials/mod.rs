@@ -10,13 +10,20 @@
 mod api_key;
 mod authenticator;
 mod basic;
+mod bearer;
+mod claims;
 mod client_certificate;
 mod comparison;
 mod denial;
 mod expiring;
 mod group;
+mod inquirer;
+mod introspection;
+mod jwt;
 mod material;
 mod presented;
+#[cfg(test)]
+mod testing;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crosstie_model::definition::{
     ApiKeyLocation, DefinitionBody, DefinitionId, DefinitionKind, DefinitionName, SecurityDefinition,
 };
+use crosstie_model::inquiry::Inquiries;
 use crosstie_model::message::Principal;
 use crosstie_model::{Fault, Snapshot};
 
@@ -36,6 +44,9 @@ use client_certificate::ClientCertificateCheck;
 pub use client_certificate::{ClientChain, reason_of};
 pub use denial::Refusal;
 use group::GroupCheck;
+use inquirer::Workshop;
+use introspection::IntrospectionCheck;
+use jwt::JwtCheck;
 pub use material::CredentialError;
 use material::Material;
 pub use presented::{Presented, ShownCertificate};
@@ -55,6 +66,7 @@ pub struct CredentialFault {
 #[derive(Debug)]
 pub struct CredentialSource {
     resolver: SecretResolver,
+    inquiries: Arc<dyn Inquiries>,
     known: Mutex<HashMap<DefinitionName, Known>>,
 }
 
@@ -66,10 +78,11 @@ struct Known {
 }
 
 impl CredentialSource {
-    /// A source that finds secrets through `resolver` and has made nothing yet.
+    /// A source that finds secrets through `resolver`, asks other systems through `inquiries`, and has made
+    /// nothing yet.
     #[must_use]
-    pub fn new(resolver: SecretResolver) -> Self {
-        Self { resolver, known: Mutex::default() }
+    pub fn new(resolver: SecretResolver, inquiries: Arc<dyn Inquiries>) -> Self {
+        Self { resolver, inquiries, known: Mutex::default() }
     }
 
     /// The authenticator of one definition that is no group: the one there is, or a new one.
@@ -84,7 +97,7 @@ impl CredentialSource {
         if let Some(same) = known.get(name).filter(|known| known.material == material) {
             return Ok(Arc::clone(&same.authenticator));
         }
-        let check = compile(name, &material)?;
+        let check = compile(&material, &Workshop { name, snapshot, inquiries: &*self.inquiries })?;
         let authenticator = Authenticator::new(name.to_shared(), definition.type_name(), check);
         let authenticator = Arc::new(authenticator);
         known.insert(name.clone(), Known { material, authenticator: Arc::clone(&authenticator) });
@@ -199,14 +212,21 @@ impl Authenticators {
 /// lists that cannot be read. Files are not looked at.
 #[must_use]
 pub fn faults_of(name: &DefinitionName, definition: &SecurityDefinition) -> Vec<Fault> {
-    let SecurityDefinition::ClientCertificate(_) = definition else { return Vec::new() };
     let Some(material) = Material::of_text(definition) else { return Vec::new() };
-    match compile(name, &material) {
+    let outcome = match definition {
+        SecurityDefinition::ClientCertificate(body) => {
+            let principal = Principal::new(name.to_shared(), definition.type_name());
+            ClientCertificateCheck::new(body, &material, principal).map(drop)
+        }
+        SecurityDefinition::Jwt(body) => jwt::check_public_keys(body, &material),
+        _ => Ok(()),
+    };
+    match outcome {
         Err(CredentialError::Field { field, detail }) => vec![Fault { pointer: format!("/{field}"), detail }],
         Err(CredentialError::Tls { field, source }) => {
             vec![Fault { pointer: format!("/{field}"), detail: source.to_string() }]
         }
-        Err(CredentialError::Secret(_)) | Ok(_) => Vec::new(),
+        Err(CredentialError::Secret(_)) | Ok(()) => Vec::new(),
     }
 }
 
@@ -230,9 +250,9 @@ fn is_checked_itself(definition: &SecurityDefinition) -> bool {
 }
 
 /// The registry of security types.
-fn compile(name: &DefinitionName, material: &Material) -> Result<Check, CredentialError> {
+fn compile(material: &Material, workshop: &Workshop<'_>) -> Result<Check, CredentialError> {
     let definition = material.definition();
-    let principal = || Principal::new(name.to_shared(), definition.type_name());
+    let principal = || Principal::new(workshop.name.to_shared(), definition.type_name());
     Ok(match definition {
         SecurityDefinition::BasicAuth(body) => {
             let password = material.secret("password")?;
@@ -245,6 +265,13 @@ fn compile(name: &DefinitionName, material: &Material) -> Result<Check, Credenti
         SecurityDefinition::ClientCertificate(body) => {
             Check::ClientCertificate(Box::new(ClientCertificateCheck::new(body, material, principal())?))
         }
+        SecurityDefinition::Jwt(body) => {
+            Check::Jwt(Box::new(JwtCheck::new(body, material, principal(), workshop)?))
+        }
+        SecurityDefinition::Oauth2Introspection(body) => {
+            let check = IntrospectionCheck::new(body, material, principal(), workshop)?;
+            Check::Introspection(Box::new(check))
+        }
         SecurityDefinition::Group(_)
         | SecurityDefinition::Bearer(_)
         | SecurityDefinition::Oauth2ClientCredentials(_) => Check::Unavailable,
@@ -255,6 +282,7 @@ fn compile(name: &DefinitionName, material: &Material) -> Result<Check, Credenti
 mod tests {
     use super::*;
     use crate::cluster_key::ClusterKey;
+    use crosstie_model::inquiry::NoInquiries;
     use crosstie_model::refusal::RefusalReason;
     use crosstie_model::{Definition, FailureKind};
     use http::HeaderMap;
@@ -274,7 +302,8 @@ mod tests {
 
     fn source() -> CredentialSource {
         let key = Arc::new(ClusterKey::generate().unwrap());
-        CredentialSource::new(SecretResolver::new(key, PathBuf::from("/nowhere")))
+        let resolver = SecretResolver::new(key, PathBuf::from("/nowhere"));
+        CredentialSource::new(resolver, Arc::new(NoInquiries))
     }
 
     async fn ask(

@@ -15,6 +15,7 @@ use crosstie_channels::routes::Routes;
 use crosstie_channels::server::{HttpServer, HttpServerOptions, Transport};
 use crosstie_channels::staged::Staged;
 use crosstie_model::definition::DefinitionName;
+use crosstie_model::inquiry::NoInquiries;
 use crosstie_model::names::{Digest, UnitName};
 use crosstie_model::settings::HttpSettings;
 use crosstie_model::snapshot::ActiveUnit;
@@ -86,7 +87,8 @@ impl Setup {
     /// What can be opened, and why the rest cannot.
     pub(crate) fn routes_and_faults(&self, require_security: bool) -> (Routes, Vec<RouteFault>) {
         let key = Arc::new(ClusterKey::generate().unwrap());
-        let source = CredentialSource::new(SecretResolver::new(key, "/nowhere".into()));
+        let source =
+            CredentialSource::new(SecretResolver::new(key, "/nowhere".into()), Arc::new(NoInquiries));
         let authenticators = Authenticators::build(&self.snapshot, &source).unwrap();
         let ports = Ports {
             rates: self.fakes.clone(),

@@ -38,6 +38,11 @@ impl ClientTls {
         }
     }
 
+    /// The values of fields that hold text or `file:PATH`.
+    pub(in crate::definition) fn texts(&self) -> impl Iterator<Item = &str> {
+        [&self.ca, &self.certificate].into_iter().flatten().map(String::as_str)
+    }
+
     pub(in crate::definition) fn secrets(&self) -> Option<(&'static str, &SecretRef)> {
         self.certificate.is_some().then_some(("tls/key", &self.key))
     }

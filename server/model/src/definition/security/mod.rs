@@ -7,7 +7,10 @@ mod basic_auth;
 mod bearer;
 mod client_certificate;
 mod group;
+mod introspection;
+mod jwt;
 mod oauth2;
+mod token;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +19,10 @@ pub use basic_auth::BasicAuth;
 pub use bearer::Bearer;
 pub use client_certificate::{ClientCertificate, DistinguishedName, attribute_name};
 pub use group::Group;
+pub use introspection::Oauth2Introspection;
+pub use jwt::{Jwt, JwtAlgorithm};
 pub use oauth2::{CredentialsIn, Oauth2ClientCredentials};
+pub use token::TokenRules;
 
 use super::name::DefinitionName;
 use super::rate_limit::RateRule;
@@ -33,6 +39,10 @@ pub enum SecurityDefinition {
     ApiKey(ApiKey),
     /// A TLS client certificate.
     ClientCertificate(ClientCertificate),
+    /// A signed token.
+    Jwt(Box<Jwt>),
+    /// A token that its authorization server is asked about.
+    Oauth2Introspection(Box<Oauth2Introspection>),
     /// Any of several definitions.
     Group(Group),
     /// A token that outgoings present.
@@ -60,6 +70,8 @@ impl SecurityDefinition {
             Self::BasicAuth(_) => "basic_auth",
             Self::ApiKey(_) => "api_key",
             Self::ClientCertificate(_) => "client_certificate",
+            Self::Jwt(_) => "jwt",
+            Self::Oauth2Introspection(_) => "oauth2_introspection",
             Self::Group(_) => "group",
             Self::Bearer(_) => "bearer",
             Self::Oauth2ClientCredentials(_) => "oauth2_client_credentials",
@@ -71,7 +83,9 @@ impl SecurityDefinition {
     pub fn used_by(&self) -> SecurityUse {
         match self {
             Self::BasicAuth(_) | Self::ApiKey(_) => SecurityUse::Both,
-            Self::ClientCertificate(_) | Self::Group(_) => SecurityUse::Channels,
+            Self::ClientCertificate(_) | Self::Jwt(_) | Self::Oauth2Introspection(_) | Self::Group(_) => {
+                SecurityUse::Channels
+            }
             Self::Bearer(_) | Self::Oauth2ClientCredentials(_) => SecurityUse::Outgoings,
         }
     }
@@ -80,6 +94,8 @@ impl SecurityDefinition {
     pub(super) fn faults(&self) -> Vec<Fault> {
         match self {
             Self::ClientCertificate(body) => body.faults(),
+            Self::Jwt(body) => body.faults(),
+            Self::Oauth2Introspection(body) => body.faults(),
             Self::Oauth2ClientCredentials(body) => body.faults(),
             _ => Vec::new(),
         }
@@ -92,6 +108,8 @@ impl SecurityDefinition {
             Self::BasicAuth(body) => &body.rate_limit,
             Self::ApiKey(body) => &body.rate_limit,
             Self::ClientCertificate(body) => &body.rate_limit,
+            Self::Jwt(body) => &body.rules.rate_limit,
+            Self::Oauth2Introspection(body) => &body.rules.rate_limit,
             Self::Group(_) | Self::Bearer(_) | Self::Oauth2ClientCredentials(_) => &[],
         }
     }
@@ -103,6 +121,8 @@ impl SecurityDefinition {
             Self::ClientCertificate(body) => {
                 std::iter::once(&body.ca).chain(&body.crl).map(String::as_str).collect()
             }
+            Self::Jwt(body) => body.texts(),
+            Self::Oauth2Introspection(body) => body.texts(),
             _ => Vec::new(),
         }
     }
@@ -119,6 +139,8 @@ impl SecurityDefinition {
         match self {
             Self::BasicAuth(body) => vec![("password", &body.password)],
             Self::ApiKey(body) => vec![("key", &body.key)],
+            Self::Jwt(body) => body.secrets(),
+            Self::Oauth2Introspection(body) => body.secrets(),
             Self::ClientCertificate(_) | Self::Group(_) => Vec::new(),
             Self::Bearer(body) => vec![("token", &body.token)],
             Self::Oauth2ClientCredentials(body) => body.secrets(),
@@ -129,6 +151,8 @@ impl SecurityDefinition {
         match self {
             Self::BasicAuth(body) => vec![("password", &mut body.password)],
             Self::ApiKey(body) => vec![("key", &mut body.key)],
+            Self::Jwt(body) => body.secrets_mut(),
+            Self::Oauth2Introspection(body) => body.secrets_mut(),
             Self::ClientCertificate(_) | Self::Group(_) => Vec::new(),
             Self::Bearer(body) => vec![("token", &mut body.token)],
             Self::Oauth2ClientCredentials(body) => body.secrets_mut(),

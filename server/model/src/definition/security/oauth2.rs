@@ -72,7 +72,7 @@ pub enum CredentialsIn {
 }
 
 impl CredentialsIn {
-    fn is_header(&self) -> bool {
+    pub(super) fn is_header(&self) -> bool {
         *self == Self::Header
     }
 }

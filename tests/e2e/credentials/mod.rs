@@ -1,6 +1,11 @@
 //! Credentials of every kind: the right ones are let in, all others are refused with the protocol's own error
 //! and a line of the log, and no secret is in either.
 
+mod introspection;
+mod issuer;
+mod jwt;
+mod tokens;
+
 use std::fs;
 
 use crosstie_security::authority::fingerprint;
@@ -26,7 +31,13 @@ class Who(Service):
 
 /// An environment with the service `test.who`, which says who calls.
 fn environment() -> Environment {
-    let environment = Environment::start().unwrap();
+    environment_of(&[])
+}
+
+/// The same with settings, as keys of `server.toml` and TOML.
+fn environment_of(settings: &[(&str, &str)]) -> Environment {
+    let builder = settings.iter().fold(Environment::builder(), |all, (key, value)| all.setting(key, value));
+    let environment = builder.start().unwrap();
     let path = environment.root().join("who.py");
     fs::write(&path, WHO).unwrap();
     environment.run(&["deploy", path.to_str().unwrap()]).unwrap().success().unwrap();
