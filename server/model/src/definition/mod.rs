@@ -230,7 +230,6 @@ pub fn shapes() -> impl Iterator<Item = (DefinitionKind, Option<&'static str>, &
     })
 }
 
-impl Definition {
 /// What is wrong with the shape of `value` as a definition of `kind`: the first of the checks of
 /// [`Definition::from_value`]. What has none of these faults may still make no sense.
 #[must_use]
@@ -254,6 +253,7 @@ pub fn shape_faults(kind: DefinitionKind, value: &Value) -> Vec<Fault> {
         .map_or_else(|| fault("", "this kind has no schema".into()), |schema| schema.faults(value))
 }
 
+impl Definition {
     /// Checks `value` against its shape and makes a definition of it.
     ///
     /// # Errors
@@ -434,7 +434,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn the_keys_of_tokens_come_from_one_place_and_over_tls() {
         let faults = |body: Value| -> Vec<String> {
             let faults = Definition::from_value(id(DefinitionKind::Security, "t"), body).err();
@@ -478,6 +477,7 @@ mod tests {
         assert_eq!(fields, ["tls/key"], "the shared secret is none of its secrets");
     }
 
+    #[test]
     fn a_client_certificate_is_told_by_what_it_says() {
         let body = |subject: Value, san: &str, fingerprint: &str| {
             let value = json!({"type": "client_certificate", "ca": "file:ca.pem", "subjects": [subject],
