@@ -1,7 +1,18 @@
-//! XML for integrators: reading and writing it safely.
+//! XML for integrators: documents, schemas, descriptions of services, and the messages of SOAP.
 //!
 //! Layer 1. No I/O: bytes and text come in and go out. Nothing here follows a reference to another document,
-//! defines an entity, or costs more than its [`Limits`] allow.
+//! defines an entity, or costs more than its [`Limits`] allow; what is compiled is then only read, by any
+//! number of threads.
+//!
+//! | to … | see |
+//! |---|---|
+//! | read a document | [`decode`], [`Document`] |
+//! | write one | [`Writer`] |
+//! | map XML and JSON without a schema | [`untyped`] |
+//! | map them by a schema | [`SchemaSet`], [`convert`] |
+//! | make a schema of JSON Schema | [`xsd::SchemaWriter`] |
+//! | read or write the description of a service | [`wsdl`] |
+//! | read or write messages of SOAP | [`soap`] |
 
 mod attachment;
 mod chars;

@@ -9,7 +9,8 @@ use crosstie_model::limits::MAX_DOCUMENT_DEPTH;
 pub struct Limits {
     /// Size of the document in bytes of UTF-8; never more than 1 GiB. Default 16 MiB.
     pub bytes: usize,
-    /// How deep elements nest. Default [`MAX_DOCUMENT_DEPTH`].
+    /// How deep elements nest; never more than 200, since what walks a document recurses. Default
+    /// [`MAX_DOCUMENT_DEPTH`].
     pub depth: usize,
     /// Attributes of one element, declarations of namespaces among them. Default 128.
     pub attributes: usize,
@@ -22,6 +23,9 @@ pub struct Limits {
     /// Elements, attributes and texts together. Default 1,000,000.
     pub nodes: usize,
 }
+
+/// What `depth` can be at most.
+pub(crate) const MAX_DEPTH: usize = 200;
 
 impl Default for Limits {
     fn default() -> Self {

@@ -29,10 +29,6 @@ impl<'k> Trail<'k> {
         self.steps.pop();
     }
 
-    pub(super) fn depth(&self) -> usize {
-        self.steps.len()
-    }
-
     /// Notes that something is wrong here.
     pub(super) fn fault(&mut self, detail: impl Into<String>) {
         if self.faults.len() < MAX_FAULTS {

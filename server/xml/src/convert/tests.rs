@@ -442,15 +442,33 @@ fn elements_may_stand_for_others() {
 fn depth_is_bounded_both_ways() {
     let set = schema(
         "<xs:complexType name='N'><xs:sequence><xs:element name='n' type='t:N' minOccurs='0'/></xs:sequence></xs:complexType>
-        <xs:element name='n' type='t:N'/><xs:element name='a' type='xs:anyType'/>",
+        <xs:element name='n' type='t:N'/><xs:element name='a' type='xs:anyType'/>
+        <xs:complexType name='Same' json:shape='value'><xs:sequence><xs:element name='s' type='t:Same'/></xs:sequence></xs:complexType>
+        <xs:element name='s' type='t:Same'/>",
     );
     let mut value = json!({});
-    for _ in 0..100 {
+    for _ in 1..128 {
         value = json!({"n": value});
     }
     assert_eq!(read(&set, &write(&set, "n", &value).unwrap()).unwrap(), value);
-    for _ in 0..1000 {
-        value = json!({"n": value});
+    value = json!({"n": value});
+    let told = faults(write(&set, "n", &value)).remove(0);
+    assert_eq!((told.0.len(), told.1.as_str()), (256, "the value nests deeper than 128 elements"));
+    assert_eq!(faults(write(&set, "s", &json!(1)))[0].1, "the value nests deeper than 128 elements");
+
+    let limits = Limits { depth: 200, ..Limits::default() };
+    for local in ["n", "a"] {
+        let deep = format!("<{local} xmlns='urn:t'>{}{}</{local}>", "<n>".repeat(199), "</n>".repeat(199));
+        let document = Document::parse(deep, &limits).unwrap();
+        let id = set.element("urn:t", local).unwrap();
+        assert!(set.element_to_json(id, document.root(), ReadOptions::default()).is_ok());
     }
-    assert!(write(&set, "n", &value).is_err());
+}
+
+#[test]
+fn what_is_compiled_is_shared_between_threads() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<SchemaSet>();
+    is_shared::<crate::Wsdl>();
+    is_shared::<Document<'_>>();
 }

@@ -30,6 +30,8 @@ pub(super) struct Writing<'w, 'o, 'a> {
     pub(super) trail: Trail<'w>,
     begin: Mark,
     tries: u32,
+    /// Elements begun and not ended: schemas may nest where the value does not.
+    nesting: usize,
 }
 
 impl<'w, 'o, 'a> Writing<'w, 'o, 'a> {
@@ -37,7 +39,7 @@ impl<'w, 'o, 'a> Writing<'w, 'o, 'a> {
         writer.prefer("xsi", XSI);
         writer.prefer("xs", XSD);
         let begin = writer.mark();
-        Self { set, writer, options, trail: Trail::default(), begin, tries: 0 }
+        Self { set, writer, options, trail: Trail::default(), begin, tries: 0, nesting: 0 }
     }
 
     pub(super) fn finish(self) -> Result<(), Vec<Fault>> {
@@ -74,15 +76,17 @@ impl<'w, 'o, 'a> Writing<'w, 'o, 'a> {
 
     /// Writes attributes and content of the element just begun.
     fn content(&mut self, id: TypeId, value: &'w Value) {
-        if self.trail.depth() > 2 * MAX_DOCUMENT_DEPTH {
-            self.trail.fault(format!("the value nests deeper than {MAX_DOCUMENT_DEPTH}"));
+        if self.nesting >= MAX_DOCUMENT_DEPTH {
+            self.trail.fault(format!("the value nests deeper than {MAX_DOCUMENT_DEPTH} elements"));
             return;
         }
+        self.nesting += 1;
         match self.set.definition(id) {
             TypeDefinition::Any => self.anything(value),
             TypeDefinition::Simple(_) => self.simple(id, value),
             TypeDefinition::Complex(complex) => self.complex(id, complex, value),
         }
+        self.nesting -= 1;
     }
 
     fn anything(&mut self, value: &'w Value) {

@@ -8,7 +8,7 @@ use super::attributes::RawAttribute;
 use super::{AttributeRecord, Binding, EXTRA, Kind, NO_NAMESPACE, NodeRecord, Span, resolve, slice};
 use crate::chars::{first_illegal, is_char, is_ncname, is_space};
 use crate::error::{Reason, XmlError};
-use crate::limits::Limits;
+use crate::limits::{Limits, MAX_DEPTH};
 use crate::namespace::XML;
 
 /// Offsets are 31 bits long.
@@ -71,7 +71,8 @@ impl<'s, 'l> Parser<'s, 'l> {
         let xml = Binding { prefix: place(0, 3), uri: place(3, extra.len()), ..none };
         let tree = Tree {
             extra,
-            nodes: Vec::with_capacity(source.len() / 32),
+            // A guess for messages of services; a large one may be a single text.
+            nodes: Vec::with_capacity((source.len() / 32).min(4096)),
             attributes: Vec::new(),
             bindings: vec![none, xml],
         };
@@ -145,8 +146,9 @@ impl<'s, 'l> Parser<'s, 'l> {
         if self.open.is_empty() && !self.tree.nodes.is_empty() {
             return malformed("a second element after the root", at);
         }
-        if self.open.len() >= self.limits.depth {
-            return Err((Reason::Limit { what: "the nesting of elements", most: self.limits.depth }, at));
+        let most = self.limits.depth.min(MAX_DEPTH);
+        if self.open.len() >= most {
+            return Err((Reason::Limit { what: "the nesting of elements", most }, at));
         }
         let outer = match self.open.last().and_then(|open| self.tree.nodes.get(*open as usize)) {
             Some(parent) => parent.scope,

@@ -175,6 +175,7 @@ fn each_limit_is_obeyed() {
     assert!(Document::parse(deep(limits.depth), &limits).is_ok());
     assert_eq!(over(&deep(limits.depth + 1), limits), ("the nesting of elements", limits.depth));
     assert_eq!(over(&deep(10_000), limits).0, "the nesting of elements");
+    assert_eq!(over(&deep(201), Limits { depth: usize::MAX, ..limits }), ("the nesting of elements", 200));
     assert_eq!(over(&"<a>".repeat(1_000_000), limits).0, "the nesting of elements");
 
     let flood = |count: usize| format!("<a{}/>", (0..count).map(|n| format!(" a{n}=''")).collect::<String>());
