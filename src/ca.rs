@@ -14,7 +14,7 @@ use crosstie_security::identity::ComponentKind;
 use crosstie_security::private_file::write_public;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, segment};
 use crate::command::Context;
 use crate::environment::Environment;
 use crate::output::{Column, field, time_field};
@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Issue(IssueArguments),
     /// Renew certificates of this environment: those that end within 90 days, or all of one component
     Renew(RenewArguments),
+    /// Make certificates worthless before their end, for good: of a component that is gone, or whose key is known
+    Revoke(RevokeArguments),
 }
 
 #[derive(Args)]
@@ -54,12 +56,20 @@ pub(crate) struct RenewArguments {
     name: Option<String>,
 }
 
+#[derive(Args)]
+pub(crate) struct RevokeArguments {
+    /// The certificates' serial numbers, as `crosstie ca list` shows them
+    #[arg(required = true, value_name = "SERIAL")]
+    serials: Vec<String>,
+}
+
 /// Runs one of the subcommands.
 pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
     match command {
         Command::List => list(context),
         Command::Issue(arguments) => issue(context, arguments),
         Command::Renew(arguments) => renew(context, arguments),
+        Command::Revoke(arguments) => revoke(context, arguments),
     }
 }
 
@@ -69,6 +79,7 @@ fn list(context: &Context) -> Result<()> {
         Column::new("NAME", |row| field(row, "name")),
         Column::new("ENDS", |row| time_field(row, "expires")),
         Column::new("RENEW", |row| field(row, "renew")),
+        Column::new("REVOKED", |row| field(row, "revoked")),
         Column::new("ISSUED", |row| time_field(row, "issued")),
         Column::new("BY", |row| field(row, "author")),
         Column::new("SERIAL", |row| field(row, "serial")),
@@ -155,6 +166,22 @@ fn renew(context: &Context, arguments: &RenewArguments) -> Result<()> {
         Column::new("FILE", |row| field(row, "certificate")),
     ];
     context.output.list(&renewed.into(), &columns, "no certificate ends within 90 days")
+}
+
+fn revoke(context: &Context, arguments: &RevokeArguments) -> Result<()> {
+    let client = context.client()?;
+    let mut revoked = Vec::new();
+    for serial in &arguments.serials {
+        let path = format!("/certificates/{}/revoke", segment(serial));
+        revoked.push(client.post(&path, &json!({}))?);
+    }
+    let columns = [
+        Column::new("KIND", |row| field(row, "kind")),
+        Column::new("NAME", |row| field(row, "name")),
+        Column::new("SERIAL", |row| field(row, "serial")),
+        Column::new("REVOKED", |row| field(row, "revoked")),
+    ];
+    context.output.list(&revoked.into(), &columns, "")
 }
 
 /// Has the component take up its renewed certificate, as far as that is for this command to do; says when it is

@@ -260,7 +260,7 @@ fn leave(context: &Context, arguments: &LeaveArguments) -> Result<()> {
     client.delete(&format!("{path}{query}"))?;
     let stopped = stop_here(&context.environment()?, name, &member)?;
     let advice =
-        if stopped { "" } else { "; stop it on its host, as it would be back when it is started again" };
+        if stopped { "" } else { "; stop it on its host, where it serves until then" };
     context
         .output
         .done(&json!({"left": name, "stopped": stopped}), &format!("{name} left the cluster{advice}"))

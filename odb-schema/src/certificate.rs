@@ -101,6 +101,14 @@ impl Odb {
         run!(self, Read, certificate::certificates())
     }
 
+    /// Whether the certificate with this serial number is revoked.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn is_revoked(&self, serial: &str) -> Result<bool, OdbError> {
+        run!(self, Single, certificate::is_revoked(serial))
+    }
+
     /// Stores a token for joining.
     ///
     /// # Errors

@@ -417,3 +417,68 @@ fn a_renewed_certificate_is_served_at_once_and_costs_no_request() {
     assert_eq!(issued.subject.names, ["lb.example.org"]);
     assert_eq!(environment.run(&arguments).unwrap().code, 1);
 }
+
+#[test]
+fn a_server_that_left_is_no_member_again_before_it_has_a_new_certificate() {
+    let (environment, second) = pair();
+    wait_for_state(&environment, "server2", "ready");
+    environment.run(&["server", "leave", "server2", "--force"]).unwrap().success().unwrap();
+    let members = || environment.json(&["server", "list"]).unwrap();
+    let of_second = |certificate: &Value| certificate["kind"] == "server" && certificate["name"] == "server2";
+    let certificates = environment.json(&["ca", "list"]).unwrap();
+    let revoked: Vec<_> = certificates.as_array().unwrap().iter().filter(|row| of_second(row)).collect();
+    assert!(!revoked.is_empty() && revoked.iter().all(|row| row["revoked"] == true), "{certificates}");
+
+    // It serves, whoever started it must have had a reason; the cluster does not count on it.
+    second.start();
+    wait_until("it says that it left", || second.status()["member"] == "left");
+    assert_eq!(members().as_array().unwrap().len(), 1);
+    let said = fs::read_to_string(second.directory().join("logs/server.log")).unwrap();
+    assert!(said.contains("its certificate is revoked"), "{said}");
+
+    environment.run(&["ca", "renew", "server2"]).unwrap().success().unwrap();
+    wait_until("it is back", || {
+        members().as_array().unwrap().iter().any(|row| row["name"] == "server2" && row["state"] == "ready")
+    });
+}
+
+#[test]
+fn a_revoked_certificate_is_refused_by_every_server_from_then_on() {
+    let (environment, second) = pair();
+    wait_for_state(&environment, "server2", "ready");
+    let out = environment.root().join("issued");
+    let arguments = ["ca", "issue", "client", "ops", "--out", out.to_str().unwrap()];
+    let serial = environment.json(&arguments).unwrap()["serial"].as_str().unwrap().to_owned();
+    let file = |name: &str| fs::read(out.join(name)).unwrap();
+    let management = member(&environment, "server2")["management"].as_str().unwrap().to_owned();
+    let addresses = [environment.management_address().to_string(), management];
+    // Connections are kept: those that are open are refused as well.
+    let clients = addresses.map(|address| {
+        let url = format!("https://{address}/api/v1");
+        Http::showing(url, &file("ca.pem"), &file("ops.pem"), &file("ops.key")).unwrap()
+    });
+    for client in &clients {
+        assert_eq!(client.get("/me").unwrap().json()["name"], "ops");
+    }
+    environment.run(&["ca", "revoke", &serial]).unwrap().success().unwrap();
+    for client in &clients {
+        wait_until("it is refused", || client.get("/me").unwrap().status == 401);
+    }
+    let listed = environment.json(&["ca", "list"]).unwrap();
+    let row = listed.as_array().unwrap().iter().find(|row| row["serial"] == serial.as_str()).unwrap();
+    assert_eq!(row["revoked"], true, "{row}");
+    let entry = environment.json(&["config", "log", "--definitions"]).unwrap()[0].clone();
+    assert!(entry["message"].as_str().unwrap().contains("client ops"), "{entry}");
+
+    // Nor does going back to a time before help, nor a restart, nor is the last administrator locked out.
+    wait_until("the history is written", || !history(&environment, "server2").is_empty());
+    second.kill();
+    second.start();
+    wait_until("it answers again", || clients[1].get("/me").is_ok_and(|reply| reply.status == 401));
+    let own = fs::read_to_string(environment.root().join("client/client.pem")).unwrap();
+    let own = crosstie_security::authority::describe(&own).unwrap().serial;
+    let refused = environment.run(&["ca", "revoke", &own]).unwrap();
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("made with"), "{}", refused.stderr);
+    assert_eq!(environment.run(&["ca", "revoke", "00ff"]).unwrap().code, 1);
+}

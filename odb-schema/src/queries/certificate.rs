@@ -8,7 +8,7 @@ use super::{member, revision};
 use crate::certificate::{Admission, CertificateRow, JoinTokenRow, NewCertificate, NewJoinToken};
 use crate::decode;
 use crate::error::OdbError;
-use crate::tables::{certificate, join_token};
+use crate::tables::{certificate, join_token, revocation};
 
 pub(crate) async fn record(connection: &mut Handle, new: &NewCertificate) -> Result<(), OdbError> {
     diesel::insert_into(certificate::table)
@@ -41,6 +41,11 @@ pub(crate) async fn certificates(connection: &mut Handle) -> Result<Vec<Certific
         CertificateRow { certificate, issued_us, revoked }
     };
     Ok(rows.into_iter().map(read).collect())
+}
+
+pub(crate) async fn is_revoked(connection: &mut Handle, serial: &str) -> Result<bool, OdbError> {
+    let found = revocation::table.find(serial).select(revocation::revoked_us);
+    Ok(found.first::<i64>(connection).await.optional()?.is_some())
 }
 
 pub(crate) async fn put_join_token(connection: &mut Handle, new: &NewJoinToken) -> Result<(), OdbError> {

@@ -53,6 +53,12 @@ pub trait Host: Send + Sync {
         Vec::new()
     }
 
+    /// Whether the certificate of a component with this serial number (hexadecimal) is worth nothing any more.
+    fn is_revoked(&self, serial: &str) -> bool {
+        let _ = serial;
+        false
+    }
+
     /// How this server hears of changes that others make.
     fn bus(&self) -> BusStatus {
         BusStatus::in_host()

@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 
 use crate::authority::expiry_of;
 use crate::private_file::{PrivateFileError, read_private, read_public};
+use crate::revoked::serial_of;
 use crate::tls::provider;
 
 /// Why a certificate cannot be used.
@@ -109,6 +110,13 @@ impl ReloadingCertificate {
     #[must_use]
     pub fn expires(&self) -> OffsetDateTime {
         self.current.load().expires
+    }
+
+    /// The serial number of the certificate in use, in hexadecimal.
+    #[must_use]
+    pub fn serial(&self) -> String {
+        let current = self.current.load();
+        current.key.cert.first().and_then(|leaf| serial_of(leaf)).unwrap_or_default()
     }
 
     fn read(chain: &Path, key: &Path) -> Result<Loaded, CertificateError> {

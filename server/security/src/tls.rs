@@ -13,7 +13,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
     SignatureScheme,
@@ -24,6 +24,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use crate::certificate::ReloadingCertificate;
 use crate::identity::{ComponentKind, Identity};
 use crate::private_file::{PrivateFileError, read_public};
+use crate::revoked::Revoked;
 
 /// ALPN of a listener that speaks both versions of HTTP (RFC 7301, RFC 9113 section 3.2), best first.
 pub const ALPN_HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -43,8 +44,9 @@ pub enum ClientAuthentication {
     Optional(Arc<RootCertStore>),
     /// They must show one signed by one of these.
     Required(Arc<RootCertStore>),
-    /// They must show one signed by one of these that names a component of this kind.
-    RequiredOf(Arc<RootCertStore>, ComponentKind),
+    /// They must show one signed by one of these that names a component of this kind and is not revoked. Each
+    /// connection is verified anew: no session is taken up again.
+    RequiredOf(Arc<RootCertStore>, ComponentKind, Revoked),
 }
 
 /// A client's own certificate.
@@ -150,12 +152,16 @@ pub fn server_config(
         ClientAuthentication::Required(roots) => {
             builder.with_client_cert_verifier(verifier(roots).build().map_err(TlsError::Verifier)?)
         }
-        ClientAuthentication::RequiredOf(roots, kind) => {
+        ClientAuthentication::RequiredOf(roots, kind, revoked) => {
             let signed = verifier(roots).build().map_err(TlsError::Verifier)?;
-            builder.with_client_cert_verifier(Arc::new(OfKind { signed, kind: *kind }))
+            let of_kind = OfKind { signed, kind: *kind, revoked: revoked.clone() };
+            builder.with_client_cert_verifier(Arc::new(of_kind))
         }
     };
     let mut config = builder.with_cert_resolver(certificate);
+    if matches!(clients, ClientAuthentication::RequiredOf(..)) {
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    }
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
@@ -237,6 +243,7 @@ pub fn all_of(stores: &[Arc<RootCertStore>]) -> Option<Arc<RootCertStore>> {
 struct OfKind {
     signed: Arc<dyn ClientCertVerifier>,
     kind: ComponentKind,
+    revoked: Revoked,
 }
 
 impl ClientCertVerifier for OfKind {
@@ -251,6 +258,9 @@ impl ClientCertVerifier for OfKind {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.signed.verify_client_cert(certificate, intermediates, now)?;
+        if self.revoked.holds(certificate) {
+            return Err(CertificateError::Revoked.into());
+        }
         match Identity::of(certificate) {
             Ok(identity) if identity.kind == self.kind => Ok(verified),
             _ => Err(CertificateError::ApplicationVerificationFailure.into()),

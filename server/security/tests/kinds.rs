@@ -5,10 +5,10 @@
 use std::io;
 use std::sync::Arc;
 
-use crosstie_security::authority::Subject;
+use crosstie_security::authority::{Subject, describe};
 use crosstie_security::identity::ComponentKind;
 use crosstie_security::tls::{self, ClientAuthentication, ClientIdentity};
-use crosstie_security::{CertificateAuthority, ReloadingCertificate};
+use crosstie_security::{CertificateAuthority, ReloadingCertificate, Revoked};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
@@ -48,7 +48,8 @@ fn only_a_load_balancer_gets_in_where_a_load_balancer_is_awaited() {
     authority.issue_server("server1", &["server1"], &[]).unwrap().save(&certificate, &key).unwrap();
     let certificate = ReloadingCertificate::load(certificate, key).unwrap();
     let roots = tls::roots(authority.certificate_pem().as_bytes()).unwrap();
-    let clients = ClientAuthentication::RequiredOf(Arc::clone(&roots), ComponentKind::LoadBalancer);
+    let clients =
+        ClientAuthentication::RequiredOf(Arc::clone(&roots), ComponentKind::LoadBalancer, Revoked::default());
     let server = tls::server_config(certificate, tls::ALPN_HTTP, &clients).unwrap();
     for kind in ComponentKind::ALL {
         let subject =
@@ -74,4 +75,30 @@ fn only_a_load_balancer_gets_in_where_a_load_balancer_is_awaited() {
     let identity = ClientIdentity { chain_pem: issued.certificate_pem.as_bytes(), key_pem: &issued.key_pem };
     let client = tls::client_config(roots, Some(&identity), tls::ALPN_HTTP).unwrap();
     assert!(handshake(client, server).is_err(), "another authority's load balancer");
+}
+
+#[test]
+fn a_revoked_certificate_is_refused_also_to_whoever_was_let_in_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = CertificateAuthority::create("test").unwrap();
+    let (certificate, key) = (directory.path().join("server.pem"), directory.path().join("server.key"));
+    authority.issue_server("server1", &["server1"], &[]).unwrap().save(&certificate, &key).unwrap();
+    let certificate = ReloadingCertificate::load(certificate, key).unwrap();
+    let roots = tls::roots(authority.certificate_pem().as_bytes()).unwrap();
+    let revoked = Revoked::default();
+    let kind = ComponentKind::LoadBalancer;
+    let clients = ClientAuthentication::RequiredOf(Arc::clone(&roots), kind, revoked.clone());
+    let server = tls::server_config(certificate, tls::ALPN_HTTP, &clients).unwrap();
+    let [first, second] = ["one", "two"].map(|name| {
+        let issued = authority.issue(&Subject { kind, ..Subject::client(name) }).unwrap();
+        let chain_pem = issued.certificate_pem.as_bytes();
+        let identity = ClientIdentity { chain_pem, key_pem: &issued.key_pem };
+        let client = tls::client_config(Arc::clone(&roots), Some(&identity), tls::ALPN_HTTP).unwrap();
+        (client, describe(&issued.certificate_pem).unwrap().serial)
+    });
+    let enters = |client: &Arc<ClientConfig>| handshake(Arc::clone(client), Arc::clone(&server)).is_ok();
+    assert!(enters(&first.0) && enters(&first.0) && enters(&second.0));
+    // The client remembers its sessions; none of them gets it in.
+    revoked.replace(&[first.1].into());
+    assert!(!enters(&first.0) && enters(&second.0));
 }

@@ -26,7 +26,7 @@ use crosstie_model::unit::Artifact;
 use crosstie_model::{Event, Revision, UnitName};
 use crosstie_odb::Odb;
 use crosstie_process::shm::{Agreement, Barrier, WorkerSlot};
-use crosstie_security::{Authenticators, CredentialSource};
+use crosstie_security::{Authenticators, CredentialSource, Revoked};
 use crosstie_telemetry::Metrics;
 use crosstie_telemetry::metrics::{Counter, counters};
 use tokio::sync::{Notify, oneshot};
@@ -60,6 +60,8 @@ pub(crate) struct Standing {
     open_outgoings: ArcSwap<Vec<Arc<str>>>,
     /// The server's place in the cluster.
     pub(crate) membership: Membership,
+    /// Certificates of components that are worth nothing any more.
+    pub(crate) revoked: Revoked,
     wake: Notify,
     announce: AtomicBool,
     retry: AtomicBool,
@@ -284,6 +286,8 @@ impl Follower {
     /// Loads and builds `snapshot` and swaps, unless another worker has a newer one by then.
     async fn serve(&mut self, snapshot: Snapshot, faults: Faults) {
         let revision = snapshot.revision;
+        // Whether the rest can be built or not.
+        self.standing.revoked.replace(&snapshot.revoked);
         let (mut live, failed) = {
             let source = Store::new(&self.odb, &self.last_good);
             let loaded = self.loader.load(snapshot, &source).await;

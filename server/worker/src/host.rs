@@ -49,6 +49,10 @@ impl Host for WorkerHost {
         }
     }
 
+    fn is_revoked(&self, serial: &str) -> bool {
+        self.standing.revoked.contains(serial)
+    }
+
     fn quarantined(&self) -> Vec<Quarantined> {
         self.segment.quarantined().into_iter().map(quarantined).collect()
     }

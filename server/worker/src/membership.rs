@@ -15,6 +15,8 @@ use crosstie_security::{ReloadingCertificate, authority};
 pub(crate) struct Membership {
     /// Whether this worker leads the cluster.
     leading: AtomicBool,
+    /// Whether the server is no member any more.
+    gone: AtomicBool,
     /// How the server is, as its singleton last said; nothing in other workers.
     state: ArcSwapOption<MemberState>,
     /// Why the newest revision is not served.
@@ -33,6 +35,17 @@ impl Membership {
         self.leading.swap(leading, Ordering::AcqRel) != leading
     }
 
+    /// Notes that the server is no member any more.
+    pub(crate) fn leave(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.say(Some(MemberState::Left));
+    }
+
+    /// Whether the server is no member any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
     /// How the server is, when this worker is its singleton.
     pub(crate) fn state(&self) -> Option<MemberState> {
         self.state.load().as_deref().copied()
@@ -40,6 +53,9 @@ impl Membership {
 
     /// Notes how the server is.
     pub(crate) fn say(&self, state: Option<MemberState>) {
+        if state.is_some_and(MemberState::is_live) {
+            self.gone.store(false, Ordering::Release);
+        }
         self.state.store(state.map(Arc::new));
     }
 

@@ -242,7 +242,11 @@ impl Parts {
             Front::Clients => ListenerTls::new(certificate, tls::ALPN_HTTP).map(Transport::Tls),
             Front::LoadBalancer => {
                 let roots = tls::roots_from_file(&self.directory.join(&self.settings.security.ca))?;
-                let balancers = tls::ClientAuthentication::RequiredOf(roots, ComponentKind::LoadBalancer);
+                let balancers = tls::ClientAuthentication::RequiredOf(
+                    roots,
+                    ComponentKind::LoadBalancer,
+                    self.standing.revoked.clone(),
+                );
                 tls::server_config(certificate, tls::ALPN_HTTP, &balancers).map(Transport::LoadBalancer)
             }
         }

@@ -124,3 +124,34 @@ fn renewed_certificates_are_used_without_a_restart_and_cost_no_request() {
     cluster.drop_file(2, "later.py", &service("later", "afterwards")).unwrap();
     wait_until_live(cluster, "later");
 }
+
+#[test]
+fn a_load_balancer_without_a_valid_certificate_reaches_no_server() {
+    let steady = Steady::start();
+    let cluster = &steady.cluster;
+    let listed = cluster.json(&["ca", "list"]).unwrap();
+    let row = listed.as_array().unwrap().iter().find(|row| row["kind"] == "load_balancer").unwrap();
+    let file = |name: &str| fs::read(cluster.root().join("lb/tls").join(name)).unwrap();
+    let (ca, chain, key) = (file("ca.pem"), file("lb.pem"), file("lb.key"));
+    let enters = |number: u16| {
+        let url = format!("https://{}", cluster.at(number - 1));
+        Http::showing(url, &ca, &chain, &key).unwrap().get("/steady").is_ok_and(|reply| reply.status == 200)
+    };
+    assert!(enters(1) && enters(2));
+    cluster.run(&["ca", "revoke", row["serial"].as_str().unwrap()]).unwrap().success().unwrap();
+    for number in [1, 2] {
+        wait_until("a server refuses it", || !enters(number));
+    }
+    // Each check is a connection of its own, so HAProxy finds out by itself.
+    let both_are = |up: i64| {
+        let metrics = metrics(cluster, cluster.at(201), "/metrics");
+        let series = |name| format!("crosstie_lb_server_up{{server=\"{name}\"}}");
+        ["server1", "server2"].map(series).iter().all(|series| figure(&metrics, series) == Some(up))
+    };
+    wait_until("it reaches none of them", || both_are(0));
+    cluster.run(&["ca", "renew", "lb"]).unwrap().success().unwrap();
+    wait_until("it reaches both again", || both_are(1));
+    for _ in 0..20 {
+        assert_eq!(cluster.http().get("/steady").unwrap().status, 200);
+    }
+}

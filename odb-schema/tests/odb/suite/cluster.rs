@@ -294,6 +294,7 @@ pub(crate) async fn a_revoked_certificate_stays_so(database: Database) {
     assert_eq!(change(&odb, revoke("01")).await.unwrap(), Revision(1), "it was already");
     let revoked = || async { odb.snapshot().await.unwrap().revoked.into_iter().collect::<Vec<_>>() };
     assert_eq!(revoked().await, ["01"]);
+    assert!(odb.is_revoked("01").await.unwrap() && !odb.is_revoked("02").await.unwrap());
     let rows = odb.certificates().await.unwrap();
     assert_eq!(rows.iter().map(|row| row.revoked).collect::<Vec<_>>(), [true, false]);
     let entry = odb.audit(Revision(0), 10).await.unwrap().remove(0);

@@ -39,11 +39,13 @@ pub(crate) struct Peer {
     pub address: IpAddr,
     /// Whom its certificate names, when it showed one that this environment's CA signed.
     pub identity: Option<Identity>,
+    /// That certificate's serial number, hexadecimal.
+    pub serial: Option<String>,
 }
 
 impl Default for Peer {
     fn default() -> Self {
-        Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), identity: None }
+        Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), identity: None, serial: None }
     }
 }
 
@@ -85,7 +87,7 @@ impl Gate {
     ) -> Result<Caller, Problem> {
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
         let value = match (given.next(), given.next()) {
-            (None, _) => return by_certificate(peer),
+            (None, _) => return by_certificate(operations, peer),
             (Some(value), None) => value.to_str().map_err(|_| Problem::unauthorized())?,
             (Some(_), Some(_)) => return Err(Problem::unauthorized()),
         };
@@ -205,8 +207,13 @@ impl Gate {
 
 /// What a component's certificate allows. Programs of administrators act for them; a load balancer and another
 /// server only need to see; a broker and a database have no business here.
-fn by_certificate(peer: &Peer) -> Result<Caller, Problem> {
+fn by_certificate(operations: &Operations, peer: &Peer) -> Result<Caller, Problem> {
     let identity = peer.identity.as_ref().ok_or_else(Problem::unauthorized)?;
+    // Asked for each request: a connection may be older than the revocation.
+    if let Some(serial) = peer.serial.as_deref().filter(|serial| operations.host().is_revoked(serial)) {
+        tracing::warn!(%identity, serial, address = %peer.address, "a revoked certificate was shown");
+        return Err(Problem::unauthorized());
+    }
     let role = match identity.kind {
         ComponentKind::Client => Role::Admin,
         ComponentKind::Server | ComponentKind::LoadBalancer => Role::Viewer,

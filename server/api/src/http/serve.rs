@@ -13,6 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use crosstie_channels::body::PatientBody;
 use crosstie_security::identity::Identity;
+use crosstie_security::revoked::serial_of;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -134,7 +135,8 @@ async fn connection(
             None
         }
     });
-    let peer = Peer { address: address.ip(), identity };
+    let serial = certificate.and_then(|certificate| serial_of(certificate));
+    let peer = Peer { address: address.ip(), identity, serial };
     let service = service_fn(move |request: Request<Incoming>| {
         let (mut router, peer) = (router.clone(), peer.clone());
         async move {

@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crosstie_odb::{CertificateRow, NewCertificate};
+use crosstie_model::{Event, Revision};
+use crosstie_odb::{CertificateRow, Change, ChangeSet, NewCertificate, OdbError};
 use crosstie_security::CertificateAuthority;
 use crosstie_security::authority::{self, AuthorityError, Description, RENEW_BEFORE, Subject};
 use crosstie_security::identity::ComponentKind;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{OperationError, Operations, Refusal};
+use super::{Intent, OperationError, Operations, Refusal};
 use crate::access::Caller;
 use crate::clock::timestamp;
 
@@ -84,6 +85,8 @@ pub struct CertificateView {
     pub expires: String,
     /// Whether it is the holder's newest and ends within 90 days: it should be renewed.
     pub renew: bool,
+    /// Whether it was revoked and is worth nothing any more.
+    pub revoked: bool,
 }
 
 /// The authority's certificate, which everybody may have.
@@ -131,15 +134,78 @@ impl Operations {
         let rows = self.odb().certificates().await?;
         let soon = OffsetDateTime::now_utc() + RENEW_BEFORE;
         let soon_us = i64::try_from(soon.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX);
-        let mut views = Vec::with_capacity(rows.len());
-        let mut following = rows.iter().skip(1);
-        for row in &rows {
-            // Rows of one holder are in the order of their ends.
-            let holder = |row: &CertificateRow| (row.certificate.kind.clone(), row.certificate.name.clone());
-            let newest = following.next().is_none_or(|next| holder(next) != holder(row));
-            views.push(view(row, newest && row.certificate.expires_us < soon_us));
+        let newest = newest_by_holder(&rows);
+        let renew = |row: &CertificateRow| {
+            let is_newest = newest.values().any(|newest| newest.serial == row.certificate.serial);
+            is_newest && row.certificate.expires_us < soon_us
+        };
+        Ok(rows.iter().map(|row| view(row, renew(row))).collect())
+    }
+
+    /// Makes the certificate with this serial number worthless: nobody who shows it is let in by a management
+    /// API, nor by servers that are for load balancers alone. `own` is the one the caller shows.
+    ///
+    /// # Errors
+    /// It is not on record, or the caller's own; the revision is another than the caller looked at; the ODB is
+    /// away.
+    pub async fn revoke_certificate(
+        &self,
+        mut intent: Intent,
+        own: Option<&str>,
+        serial: &str,
+    ) -> Result<(Revision, CertificateView), OperationError> {
+        let serial = serial.to_ascii_lowercase();
+        if own == Some(serial.as_str()) {
+            let reason =
+                "it is the certificate that this call was made with: let another administrator revoke it";
+            return Err(OperationError::Refused(Refusal::new(reason)));
         }
-        Ok(views)
+        let rows = self.odb().certificates().await?;
+        let found = rows.into_iter().find(|row| row.certificate.serial == serial);
+        let row = found.ok_or_else(|| OperationError::NotFound(format!("certificate {serial}")))?;
+        if intent.message.is_empty() {
+            let (kind, name) = (&row.certificate.kind, &row.certificate.name);
+            intent.message = format!("Revoke the certificate of {kind} {name}");
+        }
+        let revision = self.revoke(intent, [serial]).await?;
+        Ok((revision, view(&CertificateRow { revoked: true, ..row }, false)))
+    }
+
+    /// Revokes the certificates of the server `name`, which is no member any more.
+    pub(super) async fn revoke_certificates_of(
+        &self,
+        caller: &Caller,
+        name: &str,
+    ) -> Result<(), OperationError> {
+        let rows = self.odb().certificates().await?.into_iter();
+        let is_its = |row: &CertificateRow| {
+            let certificate = &row.certificate;
+            !row.revoked && certificate.kind == ComponentKind::Server.as_str() && certificate.name == name
+        };
+        let serials: Vec<_> = rows.filter(is_its).map(|row| row.certificate.serial).collect();
+        if !serials.is_empty() {
+            let (author, message) = (caller.name.clone(), format!("{name} left the cluster"));
+            self.revoke(Intent { author, message, expected: None }, serials).await?;
+        }
+        Ok(())
+    }
+
+    async fn revoke(
+        &self,
+        intent: Intent,
+        serials: impl IntoIterator<Item = String>,
+    ) -> Result<Revision, OperationError> {
+        let changes: Vec<_> = serials.into_iter().map(|serial| Change::Revoke { serial }).collect();
+        let Intent { author, message, expected } = intent;
+        tracing::info!(author, message, ?changes, "certificates are revoked");
+        match self.odb().change(&ChangeSet { author, message, expected, changes }).await {
+            Ok(revision) => {
+                self.host().publish(Event::RevisionChanged { revision });
+                Ok(revision)
+            }
+            Err(OdbError::Conflict { expected, found }) => Err(OperationError::Outdated { expected, found }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// When the newest certificate of each component on record ends, in Prometheus text form: those of load
@@ -147,11 +213,7 @@ impl Operations {
     pub async fn certificate_metrics(&self) -> String {
         let rows = tokio::time::timeout(PATIENCE, self.odb().certificates()).await;
         let Ok(Ok(rows)) = rows else { return String::new() };
-        // Rows of one holder are in the order of their ends: the last counts.
-        let newest: BTreeMap<_, _> = rows
-            .into_iter()
-            .map(|row| ((row.certificate.kind, row.certificate.name), row.certificate.expires_us))
-            .collect();
+        let newest = newest_by_holder(&rows);
         if newest.is_empty() {
             return String::new();
         }
@@ -159,8 +221,8 @@ impl Operations {
             "# HELP {COMPONENT_METRIC} When the newest certificate of a component ends, in seconds since 1970.\n\
              # TYPE {COMPONENT_METRIC} gauge\n"
         );
-        for ((kind, name), expires_us) in newest {
-            let seconds = expires_us / 1_000_000;
+        for ((kind, name), certificate) in newest {
+            let seconds = certificate.expires_us / 1_000_000;
             let _ = writeln!(text, "{COMPONENT_METRIC}{{kind=\"{kind}\",name=\"{name}\"}} {seconds}");
         }
         text
@@ -182,6 +244,13 @@ impl Operations {
         CertificateAuthority::open_sealed(&row.certificate_pem, &row.sealed_key, self.cluster_key())
             .map_err(operation_error)
     }
+}
+
+/// The certificate of each holder that ends last, by kind and name; revoked ones do not count.
+fn newest_by_holder(rows: &[CertificateRow]) -> BTreeMap<(&str, &str), &NewCertificate> {
+    // Rows of one holder are in the order of their ends: the last counts.
+    let valid = rows.iter().filter(|row| !row.revoked).map(|row| &row.certificate);
+    valid.map(|it| ((it.kind.as_str(), it.name.as_str()), it)).collect()
 }
 
 /// Signs `request` for `subject`.
@@ -223,6 +292,7 @@ fn view(row: &CertificateRow, renew: bool) -> CertificateView {
         issued: timestamp(row.issued_us),
         expires: timestamp(certificate.expires_us),
         renew,
+        revoked: row.revoked,
     }
 }
 

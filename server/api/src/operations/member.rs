@@ -83,8 +83,9 @@ impl Operations {
         self.member(name).await
     }
 
-    /// Forgets a server. One that runs is refused: it would be back with its next start, and a load balancer
-    /// would cut its requests off. With [`Removal::Drained`] one that has drained may go.
+    /// Forgets a server and revokes its certificates, so that it cannot come back by being started. One that
+    /// runs is refused: a load balancer would cut its requests off. With [`Removal::Drained`] one that has
+    /// drained may go.
     ///
     /// # Errors
     /// There is no such server, or it runs; the ODB is away.
@@ -100,6 +101,7 @@ impl Operations {
             let reason = format!("the server {name} is {}: stop it first", member.state);
             return Err(OperationError::Refused(Refusal::new(reason)));
         }
+        self.revoke_certificates_of(caller, name).await?;
         if !self.odb().delete_member(name).await? {
             return Err(no_server(name));
         }

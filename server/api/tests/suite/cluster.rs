@@ -250,6 +250,25 @@ async fn a_token_survives_what_is_wrong_with_a_request() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_over_lets_nobody_in() {
+    let (world, _) = with_authority().await;
+    let (good, request) = (invitation(&world).await, authority::request("s").unwrap());
+    let issued = crosstie_security::token::issue().unwrap();
+    let row = crosstie_odb::NewJoinToken {
+        id: issued.id,
+        hash: issued.hash,
+        author: "ada".into(),
+        ttl: Duration::from_millis(1),
+    };
+    world.odb.put_join_token(&row).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let over = Invitation { secret: String::from_utf8(issued.text.expose().to_vec()).unwrap(), ..good };
+    let answer = join(&world, wish(&over, "server2", &request)).await;
+    assert_eq!((answer.status, answer.problem()), (403, "forbidden"), "{}", answer.text);
+    assert_eq!(world.get("/members/server2").await.status, 404);
+}
+
+#[tokio::test]
 async fn the_password_of_the_database_goes_along() {
     let (world, _) = with_authority().await;
     let path = world.directory.path().join("odb.password");
@@ -284,4 +303,52 @@ async fn a_token_needs_an_address_where_to_ask() {
     let given = admin(&world, "/join-tokens", json!({"addresses": ["10.0.0.1:17110"]})).await;
     assert_eq!((given.status, given.json["addresses"].clone()), (201, json!(["10.0.0.1:17110"])));
     assert_eq!(world.call(OPERATOR, "POST", "/join-tokens", json!({})).await.status, 403);
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_on_record_as_such_and_needs_no_renewal() {
+    let (world, _) = with_authority().await;
+    let order = |name: &str| {
+        let request = authority::request(name).unwrap();
+        json!({"kind": "broker", "name": name, "request": request.request_pem})
+    };
+    let old = admin(&world, "/certificates", order("rabbit")).await.json;
+    let serial = old["serial"].as_str().unwrap();
+    let path = format!("/certificates/{}/revoke", serial.to_uppercase());
+    assert_eq!(world.call(OPERATOR, "POST", &path, json!({})).await.status, 403);
+    let late = Request::post(format!("/api/v1{path}"))
+        .header("authorization", crate::world::basic(ADMIN))
+        .header("if-match", "\"41\"")
+        .body(Body::empty());
+    assert_eq!(world.send(late.unwrap()).await.status, 412);
+    let revoked = admin(&world, &path, json!({})).await;
+    assert_eq!((revoked.status, &revoked.json["revoked"]), (200, &json!(true)), "{}", revoked.text);
+    let listed = world.get("/certificates").await.json;
+    assert_eq!((&listed[0]["revoked"], &listed[0]["renew"]), (&json!(true), &json!(false)));
+    let metrics = world.get("/metrics").await.text;
+    assert!(!metrics.contains("rabbit"), "nobody waits for its end: {metrics}");
+    assert_eq!(admin(&world, &path, json!({})).await.status, 200);
+    assert_eq!(admin(&world, "/certificates/00ff/revoke", json!({})).await.status, 404);
+    let audit = world.get("/audit").await.json;
+    assert_eq!(audit[0]["changes"][0]["id"], format!("certificate/{serial}"), "{audit}");
+    // The next one of that name is another.
+    let new = admin(&world, "/certificates", order("rabbit")).await.json;
+    assert_ne!(new["serial"], old["serial"]);
+    assert!(world.get("/metrics").await.text.contains("name=\"rabbit\""));
+}
+
+#[tokio::test]
+async fn a_server_that_is_removed_loses_its_certificates() {
+    let (world, _) = with_authority().await;
+    for (kind, name) in [("server", "server2"), ("server", "server3"), ("client", "server2")] {
+        let request = authority::request(name).unwrap();
+        let body = json!({"kind": kind, "name": name, "request": request.request_pem});
+        assert_eq!(admin(&world, "/certificates", body).await.status, 201);
+    }
+    introduce(&world, "server2", MemberState::Left).await;
+    assert_eq!(world.call(ADMIN, "DELETE", "/members/server2", Value::Null).await.status, 204);
+    let listed = world.get("/certificates").await.json;
+    let revoked: Vec<_> = listed.as_array().unwrap().iter().filter(|row| row["revoked"] == true).collect();
+    assert_eq!(revoked.len(), 1, "{listed}");
+    assert_eq!((&revoked[0]["kind"], &revoked[0]["name"]), (&json!("server"), &json!("server2")));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crosstie_api::http::{ServeOptions, serve};
-use crosstie_security::authority::{IssuedCertificate, Subject};
+use crosstie_security::authority::{IssuedCertificate, Subject, describe};
 use crosstie_security::identity::ComponentKind;
 use crosstie_security::tls::{
     ALPN_HTTP, ClientAuthentication, ClientIdentity, client_config, roots, server_config,
@@ -147,6 +147,22 @@ async fn a_certificate_allows_what_its_holder_needs() {
         }
     };
     assert!(refused);
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_lets_nobody_in_any_more() {
+    let world = World::new().await;
+    let served = start(&world);
+    let issued = served.authority.issue_client("cli").unwrap();
+    let serial = describe(&issued.certificate_pem).unwrap().serial;
+    let config = served.component(Some(&issued), &[b"http/1.1"]);
+    assert_eq!(served.get(Arc::clone(&config), "/me", None).await.0, 200);
+    world.host.revoked.replace(&[serial].into());
+    // The same configuration: it may take its session up again.
+    assert_eq!(served.get(Arc::clone(&config), "/me", None).await.0, 401);
+    // Whoever has credentials besides is let in by those, as without a certificate.
+    assert_eq!(served.get(config, "/me", Some(VIEWER)).await.0, 200);
+    assert_eq!(served.get(served.client(Some(&served.authority), ALPN_HTTP), "/me", None).await.0, 200);
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use crosstie_model::settings::ServerSettings;
 use crosstie_model::unit::{Artifact, ArtifactKind, ServiceDescription, UnitManifest};
 use crosstie_model::{Event, Failure, Revision, ServiceName, UnitName};
 use crosstie_odb::{Odb, OdbOptions};
-use crosstie_security::ClusterKey;
+use crosstie_security::{ClusterKey, Revoked};
 use http::{HeaderMap, Request};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -46,6 +46,7 @@ pub(crate) struct FakeHost {
     pub(crate) workers: Mutex<Workers>,
     pub(crate) quarantined: Mutex<Vec<Quarantined>>,
     pub(crate) degraded: Mutex<Option<String>>,
+    pub(crate) revoked: Revoked,
     operations: OnceLock<Operations>,
 }
 
@@ -137,6 +138,10 @@ impl Host for FakeHost {
 
     fn settings(&self) -> Arc<ServerSettings> {
         Arc::new(self.settings.lock().unwrap().clone())
+    }
+
+    fn is_revoked(&self, serial: &str) -> bool {
+        self.revoked.contains(serial)
     }
 
     fn degraded(&self) -> Option<String> {
@@ -305,6 +310,7 @@ impl World {
             workers: Mutex::new(Workers::Serve),
             quarantined: Mutex::default(),
             degraded: Mutex::default(),
+            revoked: Revoked::default(),
             operations: OnceLock::new(),
         });
         let checker = Arc::new(FakeChecker::default());

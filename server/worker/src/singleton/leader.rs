@@ -73,6 +73,10 @@ impl Candidate {
     }
 
     async fn take_turn(&self, purge_at: &mut Instant) -> Result<(), OdbError> {
+        if self.standing.membership.is_gone() {
+            self.resign().await;
+            return Ok(());
+        }
         match self.stand().await? {
             Some(lease) => self.lead(&lease, purge_at).await,
             None => {

@@ -12,6 +12,7 @@ use crosstie_api::operations::{Condition, Operations};
 use crosstie_model::settings::ServerSettings;
 use crosstie_odb::{Heartbeat, MemberState, NewMember, Odb, OdbError, Wanted};
 use crosstie_process::shm::{Segment, WorkerState};
+use crosstie_security::ReloadingCertificate;
 use tokio::time::MissedTickBehavior;
 
 use crate::follow::Standing;
@@ -33,6 +34,8 @@ pub(super) struct Member {
     pub(super) new: NewMember,
     /// Names its life: its supervisor's.
     boot: String,
+    /// What it shows others.
+    certificate: Arc<ReloadingCertificate>,
     pub(super) odb: Odb,
     pub(super) operations: Operations,
     pub(super) segment: Arc<Segment>,
@@ -62,6 +65,7 @@ impl Member {
     /// The server that `settings` describe.
     pub(super) fn new(
         settings: &ServerSettings,
+        certificate: Arc<ReloadingCertificate>,
         odb: Odb,
         operations: Operations,
         segment: Arc<Segment>,
@@ -81,6 +85,7 @@ impl Member {
         Self {
             new,
             boot: life_of(std::os::unix::process::parent_id()),
+            certificate,
             odb,
             operations,
             segment,
@@ -117,9 +122,13 @@ impl Member {
 
     async fn tell(&self, told: &mut Told) -> Result<(), OdbError> {
         if !told.introduced {
+            if self.odb.is_revoked(&self.certificate.serial()).await? {
+                self.stay_away(told);
+                return Ok(());
+            }
             let wanted = self.odb.introduce_member(&self.new, &self.boot).await?;
             self.obey(wanted);
-            told.introduced = true;
+            (told.introduced, told.removed) = (true, false);
             told.state = self.odb.member(&self.new.name).await?.map(|row| row.state);
             told.caught_up = told.state.is_some_and(|state| state != MemberState::Starting);
         }
@@ -132,11 +141,14 @@ impl Member {
         let heartbeat = self.heartbeat(state, &condition);
         match self.odb.heartbeat(&heartbeat).await? {
             Some(wanted) => self.obey(wanted),
-            None if !told.removed => {
-                told.removed = true;
-                tracing::warn!("this server was removed from the cluster; it serves until it is stopped");
+            None => {
+                if !told.removed {
+                    told.removed = true;
+                    tracing::warn!("this server was removed from the cluster; it serves until it is stopped");
+                }
+                self.standing.membership.leave();
+                return Ok(());
             }
-            None => {}
         }
         if told.state != Some(state) {
             tracing::info!(%state, reason = condition.reason, "the server's state changed");
@@ -144,6 +156,18 @@ impl Member {
         told.state = Some(state);
         self.standing.membership.say(Some(state));
         Ok(())
+    }
+
+    /// A server that left does not come back by being started: it has to join again.
+    fn stay_away(&self, told: &mut Told) {
+        if !told.removed {
+            told.removed = true;
+            tracing::error!(
+                "this server left the cluster and its certificate is revoked: let it join again, or renew its \
+                 certificate (`crosstie ca renew`)"
+            );
+        }
+        self.standing.membership.leave();
     }
 
     fn heartbeat(&self, state: MemberState, condition: &Condition) -> Heartbeat {

@@ -133,7 +133,8 @@ impl Duties {
     /// This server, as the cluster knows it.
     fn member(&self, operations: &Operations) -> Member {
         let (segment, standing) = (Arc::clone(&self.host.segment), Arc::clone(&self.standing));
-        Member::new(&self.settings, self.odb.clone(), operations.clone(), segment, standing)
+        let certificate = Arc::clone(&self.certificate);
+        Member::new(&self.settings, certificate, self.odb.clone(), operations.clone(), segment, standing)
     }
 
     fn start_duties(&self, tasks: &mut JoinSet<()>, operations: &Operations) {

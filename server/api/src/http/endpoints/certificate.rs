@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::access::Role;
-use crate::http::call::{Call, Outcome, json};
+use crate::http::call::{Call, Outcome, Wait, json};
 use crate::http::problem::Problem;
 use crate::http::table::{Answer, Body, Endpoint, Verb, schema_of};
 use crate::operations::{
@@ -47,6 +47,17 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         method: Verb::Post,
+        path: "/certificates/{serial}/revoke",
+        operation: "revokeCertificate",
+        summary: "Makes a certificate worthless before its end, for good.",
+        role: Some(Role::Admin),
+        query: Some(schema_of::<Wait>),
+        body: Body::None,
+        answer: Answer::Change(schema_of::<CertificateView>),
+        run: |call| Box::pin(revoke(call)),
+    },
+    Endpoint {
+        method: Verb::Post,
         path: "/join-tokens",
         operation: "issueJoinToken",
         summary: "Makes a token with which one server can join, which is shown this once.",
@@ -80,6 +91,13 @@ async fn certificates(call: Call) -> Outcome {
 async fn issue(call: Call) -> Outcome {
     let order: CertificateOrder = call.json()?;
     json(StatusCode::CREATED, &call.operations().issue_certificate(call.caller()?, order).await?)
+}
+
+async fn revoke(call: Call) -> Outcome {
+    let serial: String = call.path("serial")?;
+    let own = call.peer.serial.as_deref();
+    let (revision, view) = call.operations().revoke_certificate(call.intent()?, own, &serial).await?;
+    call.served(StatusCode::OK, revision, &[], &view).await
 }
 
 async fn token(call: Call) -> Outcome {
