@@ -29,6 +29,7 @@ mod odb;
 mod quickstart;
 mod service_user;
 mod upgrade;
+mod sql;
 mod workers;
 
 /// How much a test does: `full` in `make soak`, `short` (about a twentieth) in `make test`.

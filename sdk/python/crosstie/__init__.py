@@ -26,6 +26,7 @@ from ._errors import (
 )
 from ._model import Model, field
 from ._service import Service
+from ._sql import ManyRows, NoRow, SqlError, SqlIntegrityError
 
 __all__ = [
     "BadGateway",
@@ -36,15 +37,19 @@ __all__ = [
     "Forbidden",
     "GatewayTimeout",
     "InternalServerError",
+    "ManyRows",
     "MethodNotAllowed",
     "Model",
     "ModelError",
+    "NoRow",
     "NotFound",
     "PayloadTooLarge",
     "RateLimit",
     "Service",
     "ServiceError",
     "ServiceUnavailable",
+    "SqlError",
+    "SqlIntegrityError",
     "TooManyRequests",
     "Unauthorized",
     "UnsupportedMediaType",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ._service import Service
+    from ._sql import Row, Session
 
 
 class Certificate:
@@ -326,11 +327,146 @@ class HttpConnections:
         raise NotImplementedError
 
 
+class SqlRows:
+    """Rows as they come: iterated with ``for``, in ``async def`` services with ``async for``. The database waits for
+    whoever reads. Leaving the loop, or a ``with`` block around it, ends the statement.
+    """
+
+    def __iter__(self) -> Iterator[Row]:
+        raise NotImplementedError
+
+    def __next__(self) -> Row:
+        raise NotImplementedError
+
+    def __aiter__(self) -> AsyncIterator[Row]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Ends the statement, if it was not read to its end."""
+        raise NotImplementedError
+
+    def __enter__(self) -> SqlRows:
+        raise NotImplementedError
+
+    def __exit__(self, *error: object) -> None:
+        raise NotImplementedError
+
+    async def __aenter__(self) -> SqlRows:
+        raise NotImplementedError
+
+    async def __aexit__(self, *error: object) -> None:
+        raise NotImplementedError
+
+
+class SqlStatements:
+    """Statements, with parameters as ``:name``. In ``async def`` services every call but ``stream`` is awaited.
+
+    Arguments:
+
+    - ``params``: dict of names and values; a list of them runs the statement once for each, all or none
+    - ``types``: dict of columns and what they are, where the database does not say enough: ``bool``, ``int``,
+      ``float``, ``decimal``, ``text``, ``bytes``, ``date``, ``time``, ``timestamp``, ``interval``, ``uuid``, ``json``
+    - ``timeout``: seconds the statement may take, where that is less than the definition says
+    """
+
+    def one(self, statement: str, params: Any = None, *, types: Any = None, timeout: float | None = None) -> Any:
+        """The only row; raises ``NoRow`` or ``ManyRows`` where there is none or more than one."""
+        raise NotImplementedError
+
+    def one_or_none(
+        self, statement: str, params: Any = None, *, types: Any = None, timeout: float | None = None
+    ) -> Any:
+        """The only row or ``None``; raises ``ManyRows`` where there is more than one."""
+        raise NotImplementedError
+
+    def all(self, statement: str, params: Any = None, *, types: Any = None, timeout: float | None = None) -> Any:
+        """All rows: a ``Result``, which is a list."""
+        raise NotImplementedError
+
+    def execute(self, statement: str, params: Any = None, *, types: Any = None, timeout: float | None = None) -> Any:
+        """The same; ``rowcount`` and ``lastrowid`` of the ``Result`` tell what a statement without rows did."""
+        raise NotImplementedError
+
+    def stream(
+        self, statement: str, params: Any = None, *, types: Any = None, timeout: float | None = None
+    ) -> SqlRows:
+        """The rows as they come, any number of them."""
+        raise NotImplementedError
+
+
+class SqlTransaction(SqlStatements):
+    """Statements that belong together: committed at the end of a ``with`` block, in ``async def`` services of an
+    ``async with`` block, and undone where an exception leaves it.
+    """
+
+    def begin(self) -> Any:
+        """Begins it without a block, and gives it; ``commit`` or ``rollback`` must follow."""
+        raise NotImplementedError
+
+    def commit(self) -> Any:
+        """Keeps what was changed, before the block ends."""
+        raise NotImplementedError
+
+    def rollback(self) -> Any:
+        """Undoes what was changed, before the block ends."""
+        raise NotImplementedError
+
+    def __enter__(self) -> SqlTransaction:
+        raise NotImplementedError
+
+    def __exit__(self, *error: object) -> None:
+        raise NotImplementedError
+
+    async def __aenter__(self) -> SqlTransaction:
+        raise NotImplementedError
+
+    async def __aexit__(self, *error: object) -> None:
+        raise NotImplementedError
+
+
+class SqlConnection(SqlStatements):
+    """An outgoing of type ``sql``. Each statement is a transaction of its own."""
+
+    name: str
+    #: The same object.
+    conn: SqlConnection
+
+    def transaction(self, *, isolation: str | None = None, read_only: bool = False) -> SqlTransaction:
+        """A transaction for a ``with`` block; ``isolation`` is ``read committed``, ``repeatable read`` or
+        ``serializable``.
+        """
+        raise NotImplementedError
+
+    def session(self) -> Session:
+        """A session for services brought along: ``execute``, ``commit``, ``rollback``, ``close``. Not in
+        ``async def`` services.
+        """
+        raise NotImplementedError
+
+    def ping(self, *args: Any) -> Any:
+        """Asks the database for a sign of life; gives what it said."""
+        raise NotImplementedError
+
+
+class SqlConnections:
+    """Databases by name."""
+
+    def __getitem__(self, name: str) -> SqlConnection:
+        raise NotImplementedError
+
+    def __contains__(self, name: object) -> bool:
+        raise NotImplementedError
+
+    def get(self, name: str) -> SqlConnection | None:
+        raise NotImplementedError
+
+
 class Out:
     """``self.out``: connections to other systems, which are definitions of kind ``outgoing``."""
 
     rest: HttpConnections
     http: HttpConnections
+    sql: SqlConnections
 
 
 class Config(Mapping[str, Any]):

@@ -190,6 +190,7 @@ const SHAPES: &[Shape] = &[
         tag: Some("http"),
         schema: || schemars::schema_for!(PlainHttpOutgoing),
     },
+    Shape { kind: DefinitionKind::Outgoing, tag: Some("sql"), schema: || schemars::schema_for!(SqlEndpoint) },
     Shape {
         kind: DefinitionKind::Dictionary,
         tag: None,

@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use crosstie_model::outgoing::FoundOutgoing;
 use crosstie_model::ports::{DataStore, LoadedService, ServiceDirectory};
-use crosstie_model::{Message, ServiceName};
+use crosstie_model::{Failure, Message, Reply, ReplyBody, ServiceName};
 use pyo3::prelude::*;
 use serde_json::Value;
 
 use super::event_loop::EventLoop;
 use super::pool::{Pool, Submitted};
+use super::resources::Resources;
 use super::service::ServiceCode;
 
 /// What a runtime has to offer its services.
@@ -136,6 +137,8 @@ pub(crate) struct Call {
     pub(crate) service: Arc<ServiceCode>,
     pub(crate) message: Message,
     pub(crate) input: InputData,
+    /// What it holds outside of it.
+    pub(crate) resources: Arc<Resources>,
     cid: OnceLock<String>,
 }
 
@@ -145,13 +148,21 @@ impl Call {
         service: Arc<ServiceCode>,
         message: Message,
         input: InputData,
+        resources: Arc<Resources>,
     ) -> Arc<Self> {
-        Arc::new(Self { host, service, message, input, cid: OnceLock::new() })
+        Arc::new(Self { host, service, message, input, resources, cid: OnceLock::new() })
     }
 
     /// The correlation id as text.
     pub(crate) fn cid(&self) -> &str {
         self.cid.get_or_init(|| self.message.trace.cid.to_string())
+    }
+
+    /// Its handler ended: what it holds is let go of, unless the rest of a streamed reply needs it.
+    pub(crate) fn ended(&self, reply: &Result<Reply, Failure>) {
+        if !matches!(reply, Ok(Reply { body: ReplyBody::Stream(_), .. })) {
+            self.resources.close();
+        }
     }
 
     /// The service's name.

@@ -21,6 +21,7 @@ mod json;
 mod native;
 mod options;
 mod pool;
+mod resources;
 mod runtime;
 mod service;
 mod stream;

@@ -19,6 +19,7 @@ use super::event_loop::Purpose;
 use super::handler;
 use super::input::InputRules;
 use super::pool::{self, Job, Work};
+use super::resources::Resources;
 use super::ticket::{Answer, Outcome, Ticket};
 use super::unit::Unit;
 
@@ -186,9 +187,16 @@ impl PythonService {
         };
         let ticket = Ticket::new(message.deadline);
         let waiting = ticket.wait();
-        let call = Call::new(Arc::clone(&inner.host), Arc::clone(&inner.code), message, input);
+        let resources = Arc::new(Resources::default());
+        let call = Call::new(
+            Arc::clone(&inner.host),
+            Arc::clone(&inner.code),
+            message,
+            input,
+            Arc::clone(&resources),
+        );
         inner.host.events.submit(call, Arc::clone(&inner.unit), Purpose::Handle, ticket)?;
-        reply_of(waiting.await)
+        reply_of(waiting.await, &resources)
     }
 }
 
@@ -207,23 +215,29 @@ impl LoadedService for PythonService {
             // A service calls this one from its own handler thread: waiting for another thread could wait
             // for ever, and costs two switches if it does not.
             let input = inner.input_of(&message)?;
-            return Python::attach(|py| inner.run(py, message, input));
+            return Python::attach(|py| inner.run(py, message, input, Arc::default()));
         }
         let ticket = Ticket::new(message.deadline);
         let waiting = ticket.wait();
         let is_nested = message.depth > 0;
         let work = Box::new(Invocation::new(Arc::clone(inner), message));
+        let resources = Arc::clone(&work.resources);
         let service = inner.code.description.name.clone();
         let submitted = inner.host.pool.submit(Job { ticket, service, is_nested, work })?;
         inner.host.flush_later(submitted).await;
-        reply_of(waiting.await)
+        reply_of(waiting.await, &resources)
     }
 }
 
-fn reply_of(answer: Answer) -> Result<Reply, Failure> {
-    match answer? {
-        Outcome::Reply(reply) => Ok(reply),
-        Outcome::Piece(_) => Err(Failure::service()),
+/// The reply, or why there is none: then the call may still be under way on its thread, late, and must not go on
+/// holding what others need.
+fn reply_of(answer: Answer, resources: &Resources) -> Result<Reply, Failure> {
+    match answer {
+        Ok(Outcome::Reply(reply)) => Ok(reply),
+        other => {
+            resources.close();
+            Err(other.err().unwrap_or_else(Failure::service))
+        }
     }
 }
 
@@ -235,9 +249,17 @@ impl Inner {
         }
     }
 
-    fn run(&self, py: Python<'_>, message: Message, input: InputData) -> Result<Reply, Failure> {
-        let call = Call::new(Arc::clone(&self.host), Arc::clone(&self.code), message, input);
-        handler::run(py, &call, &self.unit)
+    fn run(
+        &self,
+        py: Python<'_>,
+        message: Message,
+        input: InputData,
+        resources: Arc<Resources>,
+    ) -> Result<Reply, Failure> {
+        let call = Call::new(Arc::clone(&self.host), Arc::clone(&self.code), message, input, resources);
+        let reply = handler::run(py, &call, &self.unit);
+        call.ended(&reply);
+        reply
     }
 
     /// Checks a large input on a handler thread instead of the reactor.
@@ -264,6 +286,7 @@ struct Invocation {
     inner: Arc<Inner>,
     message: Option<Message>,
     input: InputData,
+    resources: Arc<Resources>,
     is_heavy: bool,
 }
 
@@ -271,7 +294,13 @@ impl Invocation {
     fn new(inner: Arc<Inner>, message: Message) -> Self {
         let is_heavy = inner.code.input.is_some()
             && (message.raw.len() > LARGE_BODY || matches!(&message.payload, Payload::Multipart(_)));
-        Self { inner, message: Some(message), input: InputData::Undeclared, is_heavy }
+        Self {
+            inner,
+            message: Some(message),
+            input: InputData::Undeclared,
+            resources: Arc::default(),
+            is_heavy,
+        }
     }
 }
 
@@ -289,7 +318,7 @@ impl Work for Invocation {
 
     fn run(self: Box<Self>, py: Python<'_>) -> Answer {
         let Some(message) = self.message else { return Err(Failure::service()) };
-        self.inner.run(py, message, self.input).map(Outcome::Reply)
+        self.inner.run(py, message, self.input, self.resources).map(Outcome::Reply)
     }
 }
 

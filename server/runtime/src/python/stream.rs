@@ -160,10 +160,12 @@ impl ReplyStream for Stream {
             Ok(Outcome::Piece(Some(piece))) => Some(Ok(piece)),
             Ok(_) => {
                 self.is_ended = true;
+                self.call.resources.close();
                 None
             }
             Err(failure) => {
                 self.is_ended = true;
+                self.call.resources.close();
                 Some(Err(failure))
             }
         }
@@ -176,6 +178,7 @@ impl Drop for Stream {
             let ticket = Ticket::new(Instant::now() + self.patience);
             if let Err(failure) = self.submit(&ticket, Purpose::Close(Arc::clone(&self.generator))) {
                 tracing::warn!(service = %self.name(), %failure, "a stream could not be closed");
+                self.call.resources.close();
             }
         }
     }
@@ -201,6 +204,7 @@ impl Work for Turn {
                 if generator.hasattr(intern!(py, "close"))? {
                     generator.call_method0(intern!(py, "close"))?;
                 }
+                self.call.resources.close();
                 Ok(Outcome::Piece(None))
             }
             Purpose::Handle => Ok(Outcome::Piece(None)),

@@ -306,3 +306,64 @@ fn default_statements() -> u32 {
 fn is_default_statements(value: &u32) -> bool {
     *value == default_statements()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::definition::{Definition, DefinitionId, DefinitionKind};
+    use serde_json::{Value, json};
+
+    fn read(body: Value) -> Result<Definition, Vec<String>> {
+        let id = DefinitionId { kind: DefinitionKind::Outgoing, name: "crm".parse().unwrap() };
+        Definition::from_value(id, body)
+            .map_err(|faults| faults.into_iter().map(|fault| fault.pointer).collect())
+    }
+
+    #[test]
+    fn a_database_survives_its_yaml_shape_and_names_its_secrets() {
+        let file = json!({"type": "sql", "engine": "sqlite", "database": "work/a.sqlite", "create": true});
+        let server = json!({
+            "type": "sql", "engine": "postgresql", "database": "crm", "host": "db.example", "username": "ada",
+            "password": "env:P", "tls": {"certificate": "file:c.pem", "key": "file:k.pem"}, "max_connections": 3,
+        });
+        let open = json!({
+            "type": "sql", "engine": "mysql", "database": "crm", "host": "db.example", "username": "ada",
+            "authentication": "none", "encryption": "off",
+        });
+        for (body, secrets) in [(file, vec![]), (server, vec!["password", "tls/key"]), (open, vec![])] {
+            let definition = read(body.clone()).unwrap();
+            assert_eq!(definition.to_value().unwrap(), body);
+            let fields: Vec<_> = definition.secrets().into_iter().map(|(field, _)| field).collect();
+            assert_eq!(fields, secrets, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_an_engine_has_no_use_for_is_a_fault_and_so_is_what_it_misses() {
+        let cases = [
+            (json!({"engine": "postgresql"}), vec!["/host", "/username"]),
+            (
+                json!({"engine": "sqlite", "host": "a", "password": "x", "tls": {}}),
+                vec!["/host", "/password", "/tls"],
+            ),
+            (json!({"engine": "mariadb", "host": "/run", "username": "a", "password": "x"}), vec!["/host"]),
+            (json!({"engine": "mariadb", "host": "a", "username": "a", "create": true}), vec!["/create"]),
+            (
+                json!({"engine": "mysql", "host": "a", "username": "a", "authentication": "none", "password": "x"}),
+                vec!["/password"],
+            ),
+            (
+                json!({"engine": "postgresql", "host": "a", "username": "a", "encryption": "off", "tls": {}}),
+                vec!["/tls"],
+            ),
+            (json!({"engine": "postgresql", "host": "/run", "username": "a", "tls": {}}), vec!["/tls"]),
+            (json!({"engine": "sqlite", "database": ":memory:"}), vec!["/database"]),
+        ];
+        for (mut body, pointers) in cases {
+            body["type"] = "sql".into();
+            if body.get("database").is_none() {
+                body["database"] = "crm".into();
+            }
+            assert_eq!(read(body.clone()).unwrap_err(), pointers, "{body}");
+        }
+    }
+}

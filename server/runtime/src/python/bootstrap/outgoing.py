@@ -1,4 +1,4 @@
-"""Calls of other systems whose body a service makes piece by piece."""
+"""Calls of other systems whose body a service makes piece by piece; rows it reads so."""
 
 PIECE = 65_536
 
@@ -41,3 +41,13 @@ def _iterated(pieces):
 def _read(file):
     while piece := file.read(PIECE):
         yield piece
+
+
+async def rows_async(rows):
+    """Gives the rows of a statement one after the other."""
+    try:
+        while piece := await rows.piece():
+            for row in piece:
+                yield row
+    finally:
+        rows.close()

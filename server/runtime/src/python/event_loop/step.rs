@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crosstie_model::Failure;
+use crosstie_model::{Failure, ReplyBody};
 use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -113,12 +113,21 @@ impl Step {
             let result = stopped.getattr(intern!(py, "value"))?;
             let answer =
                 run_user_code(py, &self.call, running.ticket.deadline, || answer_of(py, end, &result));
+            let goes_on = match &answer {
+                Ok(Outcome::Reply(reply)) => matches!(reply.body, ReplyBody::Stream(_)),
+                Ok(Outcome::Piece(piece)) => piece.is_some(),
+                Err(_) => false,
+            };
+            if !goes_on {
+                self.call.resources.close();
+            }
             running.ticket.answer(answer);
             return Err(PyStopIteration::new_err(()));
         }
         if let Some(service) = &end.service {
             handler::forget_response(py, service.bind(py));
         }
+        self.call.resources.close();
         running.ticket.answer(Err(failure_of(py, running, &error)));
         // asyncio must see a cancellation through; anything else was answered and logged here.
         if is_cancellation(py, &error) { Err(error) } else { Err(PyStopIteration::new_err(())) }

@@ -9,6 +9,7 @@ mod body;
 mod exchange;
 mod http;
 mod multipart;
+mod sql;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use pyo3::prelude::*;
 use tokio::task::JoinHandle;
 
 pub(crate) use http::HttpFamily;
+use sql::SqlFamily;
 
 use crate::python::context::Call;
 use crate::python::{failure, host_call};
@@ -47,6 +49,11 @@ impl Out {
     #[getter]
     fn http(&self) -> HttpFamily {
         HttpFamily::new(Arc::clone(&self.call), "http")
+    }
+
+    #[getter]
+    fn sql(&self) -> SqlFamily {
+        SqlFamily::new(Arc::clone(&self.call))
     }
 }
 
