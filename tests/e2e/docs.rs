@@ -47,6 +47,11 @@ fn the_guide_to_channels_works() {
 }
 
 #[test]
+fn the_guide_to_other_systems_works() {
+    follow("docs/outgoings.md");
+}
+
+#[test]
 fn the_guide_to_security_works() {
     follow("docs/security.md");
 }

@@ -26,10 +26,10 @@ mod layering;
 mod links;
 mod members;
 mod odb;
+mod outgoing;
 mod quickstart;
 mod service_user;
 mod upgrade;
-mod sql;
 mod workers;
 
 /// How much a test does: `full` in `make soak`, `short` (about a twentieth) in `make test`.

@@ -132,7 +132,7 @@ pub(crate) async fn handle(peer: Arc<Peer>, request: Request<Incoming>) -> Respo
 /// Makes out what the request is and where it goes. The routes are let go of before anything is awaited.
 fn begin(peer: &Peer, head: &mut Parts, started: Instant) -> (Exchange, Destination) {
     let routes = peer.routes.load();
-    let trace = head
+    let mut trace = head
         .headers
         .get(TRACEPARENT)
         .and_then(|value| TraceContext::from_traceparent(value.to_str().ok()?))
@@ -144,6 +144,7 @@ fn begin(peer: &Peer, head: &mut Parts, started: Instant) -> (Exchange, Destinat
         Destination::Way(way) => way.entrance.observer(),
         _ => &routes.unmatched,
     };
+    trace.sampled = observer.samples(&trace);
     let logged = |name: &HeaderName| Some((name.clone(), head.headers.get(name)?.clone()));
     let purpose = match &destination {
         Destination::Way(way) => way.entrance.purpose(),

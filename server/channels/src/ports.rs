@@ -94,6 +94,12 @@ pub struct ObservedEntrance<'a> {
 
 /// The observer of one entrance.
 pub trait EntranceObserver: Send + Sync {
+    /// Whether the request's trace is recorded, which whoever is called on its behalf learns. Without a word of
+    /// the observer's own it is as the caller decided.
+    fn samples(&self, trace: &TraceContext) -> bool {
+        trace.sampled
+    }
+
     /// A request is over: its reply was handed to the connection, its stream ended, or its caller went away
     /// (status 499). Runs on the reactor and must not block; what it keeps it copies.
     fn finished(&self, record: &RequestRecord<'_>);

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crosstie_channels::ports::{EntranceObserver, ObservedEntrance, RequestObserver, RequestRecord};
-use crosstie_model::ServiceName;
 use crosstie_model::certificate::{CertificateEnd, EXPIRY_METRIC};
 use crosstie_model::refusal::RefusalReason;
 use crosstie_model::settings::ServerSettings;
+use crosstie_model::{ServiceName, TraceContext};
 use crosstie_process::shm::Segment;
 use crosstie_security::tls;
 use crosstie_telemetry::metrics::{Gauge, OUTGOING_GAUGES, ObservedProcess, Sample, outgoing_gauge};
@@ -142,6 +142,10 @@ impl Entrance {
 }
 
 impl EntranceObserver for Entrance {
+    fn samples(&self, trace: &TraceContext) -> bool {
+        self.traces.as_ref().map_or(trace.sampled, |traces| traces.samples(trace))
+    }
+
     fn finished(&self, record: &RequestRecord<'_>) {
         self.counts.request(record.status, record.elapsed, record.bytes_in, record.bytes_out);
         let time = SystemTime::now().checked_sub(record.elapsed).unwrap_or(SystemTime::UNIX_EPOCH);

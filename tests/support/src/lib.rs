@@ -14,6 +14,7 @@ pub mod pki;
 pub mod ports;
 pub mod processes;
 pub mod proxy;
+pub mod upstream;
 pub mod wait;
 pub mod wrk;
 
@@ -25,4 +26,5 @@ pub use load::{Account, Kind, Load, Phase};
 pub use pki::{Issued, Pki, Validity};
 pub use ports::PortBase;
 pub use proxy::Wire;
+pub use upstream::{Asked, Said, Upstream};
 pub use wait::{HANG, wait_for, wait_until};

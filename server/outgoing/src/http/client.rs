@@ -19,11 +19,10 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
-use super::AGENT;
 use super::answer::{Ongoing, Receiving, verdict_of};
 use super::body::SendBody;
 use super::circuit::{Circuit, Verdict};
@@ -35,13 +34,12 @@ use super::origin::Origin;
 use super::pool::Pool;
 use super::retry::Retry;
 use super::token::TokenSource;
+use super::{AGENT, QUERY};
 use crate::blueprint::{self, Blueprint, OpenError};
 use crate::environment::Environment;
 use crate::observe::{Observed, Observer};
 use crate::tls;
 
-/// What a query's names and values keep as it is.
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// ALPN of a client that speaks HTTP/2 alone.
 const ALPN_HTTP2: &[&[u8]] = &[b"h2"];
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

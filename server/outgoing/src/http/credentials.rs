@@ -9,8 +9,9 @@ use crosstie_model::outgoing::OutgoingError;
 use crosstie_model::secret::SecretValue;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use percent_encoding::percent_encode;
 
+use super::QUERY;
 use super::token::TokenSource;
 use crate::blueprint::{self, OpenError};
 
@@ -47,7 +48,7 @@ impl Credentials {
                         Self::Header(name, field(key.expose(), "key")?)
                     }
                     ApiKeyLocation::Query => {
-                        let value = percent_encode(key.expose(), NON_ALPHANUMERIC);
+                        let value = percent_encode(key.expose(), QUERY);
                         Self::Query(SecretValue::new(format!("{}={value}", body.name).into_bytes()))
                     }
                 }

@@ -21,8 +21,12 @@ mod retry;
 mod token;
 
 use http::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
 pub(crate) use client::HttpClient;
 
 /// What calls present themselves as, unless the definition or the caller says otherwise.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("crosstie/", env!("CARGO_PKG_VERSION")));
+
+/// What a query's names and values keep as it is: the unreserved characters (RFC 3986, section 2.3).
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
