@@ -57,6 +57,11 @@ fn the_guide_to_security_works() {
 }
 
 #[test]
+fn the_guide_to_calling_databases_works() {
+    follow("docs/outgoing-sql.md");
+}
+
+#[test]
 fn the_guide_to_the_management_api_works() {
     follow("docs/management-api.md");
 }

@@ -29,6 +29,7 @@ mod odb;
 mod outgoing;
 mod quickstart;
 mod service_user;
+mod sql;
 mod upgrade;
 mod workers;
 
