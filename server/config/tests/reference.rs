@@ -151,6 +151,7 @@ fn smallest(tag: Option<&str>, root: &Value) -> Map<String, Value> {
         "address" | "token_url" | "url" => json!("https://x"),
         "methods" => json!({"x": "x"}),
         "entries" => json!({}),
+        "engine" => json!("postgresql"),
         _ => json!("x"),
     };
     let mut body: Map<String, Value> =
@@ -158,6 +159,9 @@ fn smallest(tag: Option<&str>, root: &Value) -> Map<String, Value> {
     if let Some(tag) = tag {
         body.insert("type".into(), tag.into());
     }
+    // What a database must have depends on its engine, which a schema cannot say.
+    let beyond: &[&str] = if tag == Some("sql") { &["host", "username"] } else { &[] };
+    body.extend(beyond.iter().map(|key| ((*key).to_owned(), json!("x"))));
     body
 }
 
