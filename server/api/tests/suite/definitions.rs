@@ -102,7 +102,7 @@ async fn secrets_that_lead_nowhere_are_refused_with_their_line() {
     let missing = CRM.replace("    password: hunter2-hunter2\n", "");
     let unknown = CRM.replace("hunter2-hunter2", "{ref: security/other/password, version: 3}");
     for (document, line, reason) in
-        [(missing, 3, "needs a value"), (unknown, 5, "no secret security/other/password version 3")]
+        [(missing, 2, "needs a value"), (unknown, 5, "no secret security/other/password version 3")]
     {
         let answer = world.apply(&document).await;
         assert_eq!((answer.status, answer.problem()), (422, "invalid-documents"));

@@ -546,7 +546,7 @@ mod tests {
             ("headers", json!({"Authorization": "Bearer x"}), "/headers/Authorization"),
             ("headers", json!({"X-A": "a\nb"}), "/headers/X-A"),
             ("tls", json!({"key": "env:KEY"}), "/tls/key"),
-            ("retry", json!({"many": 1}), "/retry"),
+            ("retry", json!({"many": 1}), "/retry/many"),
         ] {
             let mut value = json!({"type": "http", "address": "https://crm.example"});
             value[key] = body;
