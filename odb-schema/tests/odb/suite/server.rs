@@ -29,18 +29,20 @@ pub(crate) async fn a_server_is_forgotten_with_what_it_reported(database: Databa
 pub(crate) async fn a_lease_has_one_holder_and_a_growing_number(database: Database) {
     let (a, b) = (database.open(), database.open());
     let (short, long) = (Duration::from_millis(200), Duration::from_secs(60));
-    let held = a.take_lease("leader", "a", short).await.unwrap();
+    let held = a.take_lease("leader", "a", long).await.unwrap();
     assert_eq!((held.holder.as_str(), held.fencing), ("a", 1));
     assert_eq!(b.take_lease("leader", "b", long).await.unwrap(), held);
-    let renewed = a.take_lease("leader", "a", short).await.unwrap();
+    let renewed = a.take_lease("leader", "a", long).await.unwrap();
     assert_eq!(renewed.fencing, 1);
     assert!(renewed.expires_us >= held.expires_us);
+    let last = a.take_lease("leader", "a", short).await.unwrap();
+    assert_eq!(last.fencing, 1);
     let taken = loop {
         let lease = b.take_lease("leader", "b", long).await.unwrap();
         if lease.holder == "b" {
             break lease;
         }
-        assert!(b.clock_us().await.unwrap() < renewed.expires_us + 100_000, "it should have lapsed");
+        assert!(b.clock_us().await.unwrap() < last.expires_us + 60_000_000, "it should have lapsed");
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
     assert_eq!(taken.fencing, 2);
