@@ -80,7 +80,7 @@ async fn the_reader_sets_the_pace() {
     for engine in SERVERS {
         let database = TestDatabase::new(engine).await;
         let (client, other) =
-            (database.open_with(json!({"deadline_ms": 1_000})).await, database.open().await);
+            (database.open_with(json!({"deadline_ms": 5_000})).await, database.open().await);
         let stream = stream(&client, &statement(engine)).await;
         assert!(!stream.next(soon()).await.unwrap().is_empty());
         let busy = match engine {
@@ -95,7 +95,7 @@ async fn the_reader_sets_the_pace() {
         };
         other.wait_for(busy, Int(1)).await;
         // Longer than a statement may take: the reader's time is not the statement's.
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        tokio::time::sleep(Duration::from_millis(6_000)).await;
         assert!(!stream.next(soon()).await.unwrap().is_empty(), "{engine:?}");
         assert!(!stream.next(soon()).await.unwrap().is_empty(), "{engine:?}");
         drop(stream);
