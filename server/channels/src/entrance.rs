@@ -32,6 +32,7 @@ pub(crate) struct Entrance {
     pub(crate) limit: Option<ConcurrencyLimit>,
     pub(crate) cors: Option<CorsRules>,
     pub(crate) max_body: usize,
+    pub(crate) max_depth: usize,
     pub(crate) body_timeout: Duration,
     pub(crate) compression: CompressionPolicy,
 }

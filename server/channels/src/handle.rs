@@ -292,7 +292,9 @@ async fn serve(
         principal: exchange.principal.clone(),
     };
     let response = match &entrance.kind {
-        EntranceKind::Rest { target, format } => rest::answer_rest(target, *format, arrived, choice).await?,
+        EntranceKind::Rest { target, format } => {
+            rest::answer_rest(target, (*format, entrance.max_depth), arrived, choice).await?
+        }
         EntranceKind::Plain { target } => rest::answer_plain(target, arrived).await?,
         EntranceKind::Builtin(page) => page.answer().await?,
         EntranceKind::JsonRpc(channel) => {

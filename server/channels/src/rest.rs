@@ -43,14 +43,15 @@ impl Arrived {
     }
 }
 
-/// Answers a REST request. `choice` is what the client accepts.
+/// Answers a REST request whose body is of a format, if the channel insists on one, and nests so deep at most.
+/// `choice` is what the client accepts.
 ///
 /// # Errors
 /// 406 before the service runs when it declares structured output that the client does not accept; 415 and
 /// 400 from decoding; the service's failure.
 pub(crate) async fn answer_rest(
     target: &Target,
-    format: Option<DataFormat>,
+    (format, depth): (Option<DataFormat>, usize),
     arrived: Arrived,
     choice: Choice,
 ) -> Result<Response<Outgoing>, Failure> {
@@ -59,10 +60,10 @@ pub(crate) async fn answer_rest(
         return Err(not_acceptable());
     }
     let payload = if arrived.raw.len() <= INLINE_DECODE_BYTES {
-        let expected = Expectation { format, input: description.and_then(|d| d.input.as_ref()) };
+        let expected = Expectation { format, input: description.and_then(|d| d.input.as_ref()), depth };
         decode(arrived.raw.clone(), &arrived.media, expected)?
     } else {
-        decode_aside(target, format, &arrived).await?
+        decode_aside(target, (format, depth), &arrived).await?
     };
     let reply = target.call(arrived.into_message(target, payload)).await?;
     let is_chosen = format.is_none() && matches!(reply.body, ReplyBody::Json(_));
@@ -87,13 +88,13 @@ pub(crate) async fn answer_plain(target: &Target, arrived: Arrived) -> Result<Re
 /// Decodes a large body on a blocking thread.
 async fn decode_aside(
     target: &Target,
-    format: Option<DataFormat>,
+    (format, depth): (Option<DataFormat>, usize),
     arrived: &Arrived,
 ) -> Result<Payload, Failure> {
     let (raw, media, service) = (arrived.raw.clone(), arrived.media.clone(), target.service.clone());
     aside(move || {
         let input = service.as_ref().and_then(|service| service.description().input.as_ref());
-        decode(raw, &media, Expectation { format, input })
+        decode(raw, &media, Expectation { format, input, depth })
     })
     .await?
 }

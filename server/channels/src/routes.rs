@@ -229,6 +229,7 @@ fn builtin_entrance(
         limit: None,
         cors: None,
         max_body: 0,
+        max_depth: 0,
         body_timeout: Duration::from_millis(inputs.http.body_timeout_ms),
         compression: compression(inputs.http),
     }
@@ -293,6 +294,7 @@ impl Compiler<'_> {
             limit: gauge(&inputs.ports, &format!("channel:{name}"), source.max_concurrency),
             cors: source.cors.as_ref().map(CorsRules::new),
             max_body: size(body.min(inputs.http.max_body_bytes_ceiling)),
+            max_depth: usize::from(inputs.http.max_depth),
             body_timeout: Duration::from_millis(inputs.http.body_timeout_ms),
             compression: compression(inputs.http),
         };

@@ -11,8 +11,8 @@ pub const MAX_ARTIFACT_BYTES: usize = 32 * 1024 * 1024;
 /// How many deployments of a unit are kept for rollback.
 pub const KEPT_DEPLOYMENTS: usize = 20;
 
-/// How long a JSON document may nest. serde_json refuses more on its own; XML decoding and stored
-/// definitions obey the same number.
+/// How deep a JSON document may nest. serde_json refuses more on its own; XML decoding and stored definitions
+/// obey the same number. For request bodies `[http] max_depth` may say less.
 pub const MAX_DOCUMENT_DEPTH: usize = 128;
 
 /// How often a singleton compares its revision with the ODB's, so that a lost event costs nothing more.

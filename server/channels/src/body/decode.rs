@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use crosstie_model::definition::DataFormat;
+use crosstie_model::limits::MAX_DOCUMENT_DEPTH;
 use crosstie_model::message::Payload;
 use crosstie_model::{Failure, FailureKind, Fault, Origin};
 use serde_json::Value;
@@ -17,6 +18,8 @@ pub struct Expectation<'a> {
     /// The schema of the service's declared input. XML takes its types from it; unstructured bodies are
     /// refused when there is one.
     pub input: Option<&'a Value>,
+    /// How deep JSON and XML may nest, at most [`MAX_DOCUMENT_DEPTH`].
+    pub depth: usize,
 }
 
 /// Decodes a body. Empty bodies are [`Payload::Empty`] whatever their type.
@@ -33,9 +36,12 @@ pub fn decode(body: Bytes, media: &Media, expected: Expectation<'_>) -> Result<P
     let structured_only = expected.input.is_some();
     match (expected.format, media) {
         (Some(DataFormat::Raw), _) => Ok(Payload::Bytes(body)),
-        (None | Some(DataFormat::Json), Media::Json | Media::Absent) => json(&body).map(Payload::Json),
+        (None | Some(DataFormat::Json), Media::Json | Media::Absent) => {
+            json(&body, expected.depth).map(Payload::Json)
+        }
         (None | Some(DataFormat::Xml), Media::Xml) | (Some(DataFormat::Xml), Media::Absent) => {
-            let value = xml::to_json(text(&body)?).map_err(|error| malformed(error.to_string()))?;
+            let value =
+                xml::to_json(text(&body)?, expected.depth).map_err(|error| malformed(error.to_string()))?;
             Ok(Payload::Json(match expected.input {
                 Some(schema) => coerce::coerce(value, schema),
                 None => value,
@@ -56,14 +62,36 @@ pub fn decode(body: Bytes, media: &Media, expected: Expectation<'_>) -> Result<P
     }
 }
 
-/// Parses JSON text. Nesting is limited by the parser (128), the size by the body limit.
+/// Parses JSON text that nests at most `depth` deep. Its size is limited by the body limit.
 ///
 /// # Errors
 /// 400 saying where the text breaks.
-pub fn json(body: &[u8]) -> Result<Value, Failure> {
+pub fn json(body: &[u8], depth: usize) -> Result<Value, Failure> {
     // A byte order mark is no JSON, but some clients send one (RFC 8259, section 8.1 lets us ignore it).
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    serde_json::from_slice(body).map_err(|error| malformed(format!("The body is not valid JSON: {error}")))
+    let value = serde_json::from_slice(body)
+        .map_err(|error| malformed(format!("The body is not valid JSON: {error}")))?;
+    match too_deep(&value, depth) {
+        None => Ok(value),
+        Some(detail) => Err(malformed(detail)),
+    }
+}
+
+/// What to say of a value that nests more than `depth` deep. The parser refuses what is beyond
+/// [`MAX_DOCUMENT_DEPTH`], so the walk is bounded and needed only where the settings allow less.
+pub(crate) fn too_deep(value: &Value, depth: usize) -> Option<String> {
+    (depth < MAX_DOCUMENT_DEPTH && nests_beyond(value, depth))
+        .then(|| format!("The body nests deeper than {depth}"))
+}
+
+fn nests_beyond(value: &Value, depth: usize) -> bool {
+    let inner = depth.checked_sub(1);
+    match (value, inner) {
+        (Value::Array(_) | Value::Object(_), None) => true,
+        (Value::Array(items), Some(inner)) => items.iter().any(|item| nests_beyond(item, inner)),
+        (Value::Object(members), Some(inner)) => members.values().any(|member| nests_beyond(member, inner)),
+        _ => false,
+    }
 }
 
 fn text(body: &[u8]) -> Result<&str, Failure> {
@@ -98,7 +126,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    const ANY: Expectation<'static> = Expectation { format: None, input: None };
+    const ANY: Expectation<'static> = Expectation { format: None, input: None, depth: MAX_DOCUMENT_DEPTH };
 
     fn kind(result: Result<Payload, Failure>) -> FailureKind {
         result.unwrap_err().kind
@@ -120,7 +148,7 @@ mod tests {
     #[test]
     fn a_format_is_insisted_on() {
         let of = |format, media| {
-            decode(Bytes::from_static(b"{}"), &media, Expectation { format: Some(format), input: None })
+            decode(Bytes::from_static(b"{}"), &media, Expectation { format: Some(format), ..ANY })
         };
         assert_eq!(kind(of(DataFormat::Json, Media::Form)), FailureKind::UnsupportedMediaType);
         assert_eq!(kind(of(DataFormat::Xml, Media::Json)), FailureKind::UnsupportedMediaType);
@@ -131,11 +159,29 @@ mod tests {
     #[test]
     fn a_declared_input_types_xml_and_refuses_what_has_no_structure() {
         let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
-        let declared = Expectation { format: None, input: Some(&schema) };
+        let declared = Expectation { input: Some(&schema), ..ANY };
         let xml = decode(Bytes::from_static(b"<r><a>1</a></r>"), &Media::Xml, declared).unwrap();
         assert_eq!(xml, Payload::Json(json!({"a": 1})));
         let text = decode(Bytes::from_static(b"x"), &Media::Text(Charset::Utf8), declared);
         assert_eq!(kind(text), FailureKind::UnsupportedMediaType);
+    }
+
+    #[test]
+    fn documents_nest_as_deep_as_they_may() {
+        let of = |body: &str, media, depth| {
+            decode(Bytes::copy_from_slice(body.as_bytes()), &media, Expectation { depth, ..ANY })
+        };
+        for (body, media) in [
+            ("[[{}]]", Media::Json),
+            ("{\"a\":{\"b\":[1]}}", Media::Json),
+            ("<a><b><c/></b></a>", Media::Xml),
+        ] {
+            assert!(of(body, media.clone(), 3).is_ok(), "{body}");
+            let refused = of(body, media, 2).unwrap_err();
+            assert_eq!(refused.kind, FailureKind::BadRequest, "{body}");
+            assert!(refused.faults[0].detail.contains('2'), "{:?}", refused.faults);
+        }
+        assert!(of("1", Media::Json, 1).is_ok());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use crosstie_model::{Failure, FailureKind, Fault};
 use serde_json::{Map, Value};
 
+use crate::body::decode::too_deep;
 use crate::problem;
 
 /// A call with its members checked.
@@ -109,13 +110,26 @@ impl CallError {
     }
 }
 
-/// Reads a body of at most `max_batch` calls.
+/// What a body may be.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    /// Most calls in one batch.
+    pub batch: usize,
+    /// How deep it may nest.
+    pub depth: usize,
+}
+
+/// Reads a body.
 ///
 /// # Errors
-/// What concerns the body as a whole: no JSON, an empty batch, too many calls.
-pub fn parse(body: &[u8], max_batch: usize) -> Result<Body, CallError> {
+/// What concerns the body as a whole: no JSON, too deep, an empty batch, too many calls.
+pub fn parse(body: &[u8], limits: BodyLimits) -> Result<Body, CallError> {
+    let max_batch = limits.batch;
     let value: Value =
         serde_json::from_slice(body).map_err(|error| CallError::parse_error(error.to_string()))?;
+    if let Some(detail) = too_deep(&value, limits.depth) {
+        return Err(CallError::invalid_request("", &detail));
+    }
     match value {
         Value::Array(calls) if calls.is_empty() => {
             Err(CallError::invalid_request("", "a batch has at least one call"))
@@ -164,8 +178,10 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    const LIMITS: BodyLimits = BodyLimits { batch: 3, depth: 4 };
+
     fn single(value: Value) -> Result<Call, CallError> {
-        match parse(value.to_string().as_bytes(), 3).unwrap() {
+        match parse(value.to_string().as_bytes(), LIMITS).unwrap() {
             Body::Single(call) => call,
             Body::Batch(_) => panic!("a batch"),
         }
@@ -199,21 +215,24 @@ mod tests {
 
     #[test]
     fn bodies_that_are_no_request_at_all() {
-        let code = |body: &[u8]| parse(body, 3).unwrap_err().code;
+        let code = |body: &[u8]| parse(body, LIMITS).unwrap_err().code;
         assert_eq!(code(b"{"), -32700);
         assert_eq!(code(b"\"\xff\""), -32700);
         assert_eq!(code(b""), -32700);
         assert_eq!(code("[".repeat(10_000).as_bytes()), -32700);
         assert_eq!(code(b"[]"), -32600);
         assert_eq!(code(b"[1,2,3,4]"), -32600);
-        assert!(matches!(parse(b"[1,2,3]", 3), Ok(Body::Batch(calls)) if calls.iter().all(Result::is_err)));
+        assert_eq!(code(br#"{"jsonrpc": "2.0", "method": "m", "params": [[[[1]]]]}"#), -32600);
+        assert!(
+            matches!(parse(b"[1,2,3]", LIMITS), Ok(Body::Batch(calls)) if calls.iter().all(Result::is_err))
+        );
     }
 
     proptest! {
         #[test]
         fn no_body_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), text in "[\\[\\]{}\":,a-z0-9]{0,60}") {
-            let _ = parse(&bytes, 3);
-            let _ = parse(text.as_bytes(), 3);
+            let _ = parse(&bytes, LIMITS);
+            let _ = parse(text.as_bytes(), LIMITS);
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::openrpc::DISCOVER;
 use crate::response::Outgoing;
 use crate::rest::{Arrived, aside};
 use crate::target::Target;
-pub use call::{Body, Call, CallError, parse};
+pub use call::{Body, BodyLimits, Call, CallError, parse};
 pub(crate) use render::render_failure;
 
 /// Calls of one batch that run at the same time.
@@ -74,12 +74,12 @@ pub(crate) async fn answer<'c>(
             .with_text("JSON-RPC requests are application/json in UTF-8");
         return (Err(failure), None);
     }
-    let limit = channel.max_batch;
+    let limits = BodyLimits { batch: channel.max_batch, depth: entrance.max_depth };
     let parsed = if arrived.raw.len() <= INLINE_DECODE_BYTES {
-        parse(&arrived.raw, limit)
+        parse(&arrived.raw, limits)
     } else {
         let raw = arrived.raw.clone();
-        match aside(move || parse(&raw, limit)).await {
+        match aside(move || parse(&raw, limits)).await {
             Ok(parsed) => parsed,
             Err(failure) => return (Err(failure), None),
         }

@@ -92,6 +92,30 @@ fn malformed_bodies_are_400_and_wrong_types_415() {
 }
 
 #[test]
+fn bodies_nest_as_deep_as_the_settings_allow() {
+    let server = Setup::new()
+        .http(|http| http.max_depth = 3)
+        .channel("rest", json!({"type": "rest", "path": "/rest", "service": "echo"}))
+        .channel("rpc", json!({"type": "jsonrpc", "path": "/rpc", "methods": {"echo": "echo"}}))
+        .start();
+    let mut client = server.connect();
+    for (media, body, status) in [
+        ("application/json", "[[[1]]]", 200),
+        ("application/json", "[[[[1]]]]", 400),
+        ("application/xml", "<a><b><c/></b></a>", 200),
+        ("application/xml", "<a><b><c><d/></c></b></a>", 400),
+    ] {
+        let answer = client.post("/rest", &format!("Content-Type: {media}\r\n"), body);
+        assert_eq!(answer.status, status, "{body}");
+    }
+    let call = |params: &str| {
+        format!("{{\"jsonrpc\": \"2.0\", \"method\": \"echo\", \"id\": 1, \"params\": {params}}}")
+    };
+    assert_eq!(client.post("/rpc", "", call("[[1]]")).status, 200);
+    assert_eq!(client.post("/rpc", "", call("[[[1]]]")).json()["error"]["code"], -32600);
+}
+
+#[test]
 fn chunked_bodies_arrive() {
     let server = server();
     let mut client = server.connect();

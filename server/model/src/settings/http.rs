@@ -28,6 +28,9 @@ pub struct HttpSettings {
     pub max_body_bytes: u64,
     /// What no channel may exceed.
     pub max_body_bytes_ceiling: u64,
+    /// How deep the JSON or XML of a request body may nest; deeper gets 400.
+    #[schemars(range(min = 1, max = 128))]
+    pub max_depth: u16,
     /// Largest request head in bytes; more gets 431.
     #[schemars(range(min = 8192, max = 1_048_576))]
     pub max_header_bytes: u32,
@@ -75,6 +78,7 @@ impl Default for HttpSettings {
             front: Front::Clients,
             max_body_bytes: 10 * 1024 * 1024,
             max_body_bytes_ceiling: 1024 * 1024 * 1024,
+            max_depth: 128,
             max_header_bytes: 64 * 1024,
             max_headers: 100,
             header_timeout_ms: 60_000,
