@@ -259,8 +259,7 @@ fn leave(context: &Context, arguments: &LeaveArguments) -> Result<()> {
     let query = if is_live(&drained) { "?drained=true" } else { "" };
     client.delete(&format!("{path}{query}"))?;
     let stopped = stop_here(&context.environment()?, name, &member)?;
-    let advice =
-        if stopped { "" } else { "; stop it on its host, where it serves until then" };
+    let advice = if stopped { "" } else { "; stop it on its host, where it serves until then" };
     context
         .output
         .done(&json!({"left": name, "stopped": stopped}), &format!("{name} left the cluster{advice}"))

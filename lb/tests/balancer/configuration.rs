@@ -47,7 +47,10 @@ fn a_snippet_that_haproxy_can_read_and_not_serve_with_is_given_up() {
     // HAProxy reads it without a fault; that the address is taken shows when it starts.
     let taken = std::net::TcpListener::bind((world.host(), 9_999)).unwrap();
     let address = taken.local_addr().unwrap();
-    world.snippet("own.cfg", &format!("listen own\n    bind {address}\n    mode tcp\n    timeout client 1s\n"));
+    world.snippet(
+        "own.cfg",
+        &format!("listen own\n    bind {address}\n    mode tcp\n    timeout client 1s\n"),
+    );
     wait_until("the fault is reported", || fault_of(&world).contains("HAProxy does not serve"));
     assert_eq!(http.get("/teapot").unwrap().status, 418);
     let path = world.balancer().join("haproxy.cfg");
@@ -66,7 +69,10 @@ fn a_snippet_that_haproxy_can_read_and_not_serve_with_is_given_up() {
 
     // Nor does it keep HAProxy from starting where nobody remembers.
     world.stop_agent();
-    world.snippet("own.cfg", &format!("listen own\n    bind {address}\n    mode tcp\n    timeout client 1s\n"));
+    world.snippet(
+        "own.cfg",
+        &format!("listen own\n    bind {address}\n    mode tcp\n    timeout client 1s\n"),
+    );
     world.start_agent();
     wait_until("the snippets that were good are in use", || {
         http.get("/gone").is_ok_and(|reply| reply.status == 410)

@@ -170,7 +170,10 @@ fn while_no_server_is_ready_those_that_take_connections_answer() {
     load.wait_for_more(150);
     std::fs::remove_file(&away[1]).unwrap();
     world.wait_for_servers(1);
-    let (before, load) = (sent(&world), { load.wait_for_more(60); load });
+    let (before, load) = (sent(&world), {
+        load.wait_for_more(60);
+        load
+    });
     load.wait_for_more(60);
     assert_eq!(sent(&world), before, "whoever is ready gets everything");
     let account = load.stop();

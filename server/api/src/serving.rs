@@ -117,9 +117,10 @@ impl Serving {
     /// apply, with all reasons any of them gave.
     #[must_use]
     pub fn closed_channels(&self, host: &dyn Host) -> Vec<ClosedChannel> {
-        let all = self.of_ready(host).into_iter().flat_map(|(_, serves)| {
-            serves.closed_channels.into_iter().chain(serves.refused_channels)
-        });
+        let all = self
+            .of_ready(host)
+            .into_iter()
+            .flat_map(|(_, serves)| serves.closed_channels.into_iter().chain(serves.refused_channels));
         together(all.map(|closed| (closed.channel, closed.reasons)))
             .map(|(channel, reasons)| ClosedChannel { channel, reasons })
             .collect()

@@ -18,7 +18,9 @@ fn loads_once(marker: &Path) -> String {
 
 /// The same under the name of a unit that runs.
 fn unloadable(marker: &Path, name: &str) -> String {
-    loads_once(marker).replace("\"demo.once\"", &format!("\"demo.{name}\"")).replace("/once", &format!("/{name}"))
+    loads_once(marker)
+        .replace("\"demo.once\"", &format!("\"demo.{name}\""))
+        .replace("/once", &format!("/{name}"))
 }
 
 fn wait_for_states(cluster: &Cluster, states: [&str; 2]) {
@@ -76,7 +78,9 @@ fn a_server_that_alone_cannot_load_a_deployment_gets_nothing_until_the_others_ar
     });
     nothing_lost("a deployment that fails on one server", &load.stop());
     cluster.run(&["stop", cluster.server(1).to_str().unwrap()]).unwrap().success().unwrap();
-    wait_until("the other one answers", || cluster.http().get("/steady").is_ok_and(|reply| reply.status == 200));
+    wait_until("the other one answers", || {
+        cluster.http().get("/steady").is_ok_and(|reply| reply.status == 200)
+    });
     assert_eq!(cluster.http().get("/picky").unwrap().status, 503);
     cluster.start_component("server1").unwrap();
     fs::remove_file(refuse).unwrap();

@@ -145,7 +145,8 @@ fn who_finds_all_connections_busy_is_told_to_come_again() {
     let environment = Environment::builder()
         .setting("server.workers", "1")
         .setting("telemetry.metrics_path", "\"/metrics\"")
-        .start().unwrap();
+        .start()
+        .unwrap();
     apply(&environment, &definition("pg", &pg, limits));
     environment.drop_file("slow.py", SLOW).unwrap();
     environment.wait_for_status("/fast/pg", 200);

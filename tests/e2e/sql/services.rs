@@ -246,7 +246,8 @@ class Failing(Service):
 #[test]
 fn no_password_key_or_value_gets_into_a_log_an_export_a_commit_or_an_answer() {
     let (pg, maria) = (postgres(), mariadb());
-    let environment = Environment::builder().setting("telemetry.metrics_path", "\"/metrics\"").start().unwrap();
+    let environment =
+        Environment::builder().setting("telemetry.metrics_path", "\"/metrics\"").start().unwrap();
     let wrong = |name: &str, part| definition(name, part, "").replace(PASSWORD, "pw-7f3a9c");
     let outgoings = definition("pg", &pg, "")
         + &definition("maria", &maria, "")

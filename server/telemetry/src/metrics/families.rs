@@ -78,10 +78,8 @@ pub(super) const OUTGOING_BUCKET: &str = "crosstie_outgoing_call_duration_second
 pub(super) const OUTGOING_SUM: &str = "crosstie_outgoing_call_duration_seconds_sum";
 
 /// The histograms, each with the names its cells have.
-pub(super) const HISTOGRAMS: [(&Family, &str, &str); 2] = [
-    (&DURATION, DURATION_BUCKET, DURATION_SUM),
-    (&OUTGOING_DURATION, OUTGOING_BUCKET, OUTGOING_SUM),
-];
+pub(super) const HISTOGRAMS: [(&Family, &str, &str); 2] =
+    [(&DURATION, DURATION_BUCKET, DURATION_SUM), (&OUTGOING_DURATION, OUTGOING_BUCKET, OUTGOING_SUM)];
 
 /// Counters that others add to through [`super::Metrics::counter`].
 pub mod counters {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crosstie_model::{HttpRequest, message};
-use http::{HeaderMap, HeaderValue};
 use http::header::USER_AGENT;
+use http::{HeaderMap, HeaderValue};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

@@ -46,9 +46,8 @@ impl Security {
 
     #[getter]
     fn claims(&self, py: Python<'_>) -> PyResult<&Py<PyDict>> {
-        self.claims.get_or_try_init(py, || {
-            json::object_to_python(py, &self.principal.claims).map(Bound::unbind)
-        })
+        self.claims
+            .get_or_try_init(py, || json::object_to_python(py, &self.principal.claims).map(Bound::unbind))
     }
 
     #[getter]
