@@ -137,7 +137,7 @@ impl MariaDb {
     /// The server, found by its file or by where it works: whoever started it may have been killed before it
     /// could write the file.
     fn running(&self) -> Option<Identity> {
-        self.process.running().or_else(|| pid::working_in(&self.data(), "mariadbd").into_iter().next())
+        self.process.running().or_else(|| pid::running_in(&self.data(), "mariadbd"))
     }
 
     fn launch(&self) -> Result<u32, PartError> {

@@ -7,6 +7,8 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crosstie_process::ending::is_ending;
+
 use crate::error::PartError;
 
 /// The file in the part's directory. Its first line is the id.
@@ -41,9 +43,9 @@ impl Identity {
         Self::of(self.pid).as_ref() == Some(self)
     }
 
-    /// Whether it was killed and only waits for its last threads.
+    /// Whether it was killed, or ends by itself, and is not gone yet.
     pub(crate) fn is_ending(&self) -> bool {
-        stat(self.pid).is_some_and(|(state, began)| state == 'Z' && began == self.began)
+        is_ending(self.pid) && self.lives()
     }
 
     /// The process that the directory's file names, if it lives.
@@ -87,6 +89,11 @@ fn stat(pid: u32) -> Option<(char, u64)> {
     let state = fields.next()?.chars().next()?;
     // proc_pid_stat(5): the state is field 3, the beginning field 22.
     Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+/// The one of them that is not about to be gone.
+pub(crate) fn running_in(directory: &Path, program: &str) -> Option<Identity> {
+    working_in(directory, program).into_iter().find(|identity| !identity.is_ending())
 }
 
 /// The living processes whose working directory is `directory` and whose program is called `program`.

@@ -132,7 +132,8 @@ impl Postgres {
     fn running(&self) -> Option<Identity> {
         self.process.running().or_else(|| {
             let pid = self.own_pid_file()?.pid;
-            pid::working_in(&self.data(), "postgres").into_iter().find(|identity| identity.pid == pid)
+            let found = pid::working_in(&self.data(), "postgres").into_iter();
+            found.filter(|identity| !identity.is_ending()).find(|identity| identity.pid == pid)
         })
     }
 

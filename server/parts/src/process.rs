@@ -73,8 +73,8 @@ impl PartProcess {
         Ok(Turn { _lock: lock })
     }
 
-    /// The process that was started last, if it lives. One that was killed and has threads that still end is
-    /// waited for: it will never answer again.
+    /// The process that was started last, if it lives. One that was killed a moment ago is waited for: it will
+    /// never answer again.
     pub(crate) fn running(&self) -> Option<Identity> {
         let deadline = Instant::now() + FREE_LIMIT;
         loop {

@@ -150,7 +150,7 @@ impl RabbitMq {
     /// The broker, found by the part's file or by where it works: whoever started it may have been killed
     /// before it could write the file.
     fn running(&self) -> Option<Identity> {
-        self.process.running().or_else(|| pid::working_in(self.directory(), MACHINE).into_iter().next())
+        self.process.running().or_else(|| pid::running_in(self.directory(), MACHINE))
     }
 
     /// Its listener is the last thing a broker starts.

@@ -17,7 +17,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use crate::clock;
+use crate::ending::is_ending;
 use crate::lock::{self, LockError, RecordLock};
+
+/// How long a killed process may take to be gone.
+const ENDING_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether it is.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Why a supervisor may not run in a directory.
 #[derive(Debug, thiserror::Error)]
@@ -114,10 +121,18 @@ pub fn running_supervisor(directory: &Path) -> Option<u32> {
     holder(&path(directory)).or_else(|| holder(&handover_path(directory)))
 }
 
-/// The process that holds the pid file at `path`; `None` when none does.
+/// The process that holds the pid file at `path`; `None` when none does. One that was killed a moment ago is
+/// waited for, for 5 s at most: it holds the file and will never answer again.
 #[must_use]
 pub fn holder(path: &Path) -> Option<u32> {
-    lock::holder(path)
+    let deadline = clock::deadline(ENDING_LIMIT);
+    loop {
+        let pid = lock::holder(path)?;
+        if !is_ending(pid) || Instant::now() >= deadline {
+            return Some(pid);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// What a supervisor can be told by signal.

@@ -83,6 +83,28 @@ fn a_killed_part_starts_again() {
 }
 
 #[test]
+fn a_part_killed_this_moment_is_not_taken_for_running() {
+    on_every(|part, plan| {
+        let mut last = part.start().unwrap();
+        for _ in 0..3 {
+            // As long as it holds its files and its address nobody has noticed its death.
+            send(last, Signal::SIGKILL);
+            let next = part.start().unwrap();
+            assert!(next != last && listens(plan), "{} {last} {next}", part.name());
+            last = next;
+        }
+        send(last, Signal::SIGKILL);
+        assert_eq!(part.pid(), None, "{}", part.name());
+        // Nor when whoever started it could not write its id down.
+        let last = part.start().unwrap();
+        fs::remove_file(plan.directory.join("part.pid")).unwrap();
+        send(last, Signal::SIGKILL);
+        assert_eq!(part.pid(), None, "{}", part.name());
+        assert_ne!(part.start().unwrap(), last);
+    });
+}
+
+#[test]
 fn a_part_whose_starter_died_is_found_again() {
     on_every(|part, plan| {
         let pid = part.start().unwrap();
