@@ -8,6 +8,7 @@
 //! they were opened on.
 
 mod blueprint;
+mod circuit;
 mod environment;
 mod http;
 mod observe;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use crosstie_model::definition::{
     HttpEndpoint, HttpVersions, OutgoingFormat, PingSettings, Redirects, SecurityDefinition,
 };
@@ -155,9 +156,9 @@ impl HttpClient {
     /// The call as it goes out.
     fn outbound(&self, call: HttpCall, observed: &Observed) -> Result<Outbound, OutgoingError> {
         let HttpCall { method, target, mut headers, body, .. } = call;
-        if PathAndQuery::try_from(target.as_str()).is_err() || !target.starts_with('/') {
-            return Err(OutgoingError::new(Trouble::Misuse, "the target is no path"));
-        }
+        let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).ok();
+        let target = target.filter(|target| target.as_str().starts_with('/'));
+        let target = target.ok_or_else(|| OutgoingError::new(Trouble::Misuse, "the target is no path"))?;
         strip_request(&mut headers);
         for (name, value) in &self.headers {
             if !headers.contains_key(name) {

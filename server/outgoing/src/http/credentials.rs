@@ -5,9 +5,10 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crosstie_model::definition::{ApiKeyLocation, SecurityDefinition};
-use crosstie_model::outgoing::OutgoingError;
+use crosstie_model::outgoing::{OutgoingError, Trouble};
 use crosstie_model::secret::SecretValue;
 use http::header::AUTHORIZATION;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_encode;
 
@@ -66,7 +67,7 @@ impl Credentials {
     pub(crate) async fn present(
         &self,
         headers: &mut HeaderMap,
-        target: &mut String,
+        target: &mut PathAndQuery,
     ) -> Result<(), OutgoingError> {
         match self {
             Self::None => {}
@@ -74,8 +75,12 @@ impl Credentials {
                 headers.insert(name.clone(), value.clone());
             }
             Self::Query(parameter) => {
-                target.push(if target.contains('?') { '&' } else { '?' });
-                target.push_str(&String::from_utf8_lossy(parameter.expose()));
+                let mut with = target.as_str().to_owned();
+                with.push(if target.query().is_some() { '&' } else { '?' });
+                with.push_str(&String::from_utf8_lossy(parameter.expose()));
+                *target = with
+                    .parse()
+                    .map_err(|_| OutgoingError::new(Trouble::Misuse, "the key makes no query parameter"))?;
             }
             Self::Token(tokens) => {
                 headers.insert(AUTHORIZATION, tokens.token().await?);

@@ -21,7 +21,7 @@ use crosstie_telemetry::metrics::OutgoingMetrics;
 pub(crate) struct Outbound {
     pub(crate) method: Method,
     /// Path and query.
-    pub(crate) target: String,
+    pub(crate) target: PathAndQuery,
     pub(crate) headers: HeaderMap,
     pub(crate) body: SendBody,
 }
@@ -232,12 +232,12 @@ fn build(request: &mut Outbound, keep: Keep, connector: &Connector, is_http2: bo
     let origin = &connector.origin;
     let is_absolute = is_http2 || (connector.proxy.is_some() && !origin.is_tls());
     let mut uri = http::uri::Parts::default();
-    uri.path_and_query = PathAndQuery::try_from(request.target.as_str()).ok();
+    uri.path_and_query = Some(request.target.clone());
     if is_absolute {
         uri.scheme = Some(origin.scheme.clone());
         uri.authority = Some(origin.authority.clone());
     }
-    // Targets are checked before they get here, so the parts always make one.
+    // These parts always make one.
     *outgoing.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
     if !is_http2 {
         outgoing.headers_mut().insert(HOST, origin.host_field.clone());

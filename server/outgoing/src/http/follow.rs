@@ -46,7 +46,7 @@ impl HttpClient {
         for _ in 0..=MAX_REDIRECTS {
             let inbound = self.repeat(&mut request, &place, deadline, observed, progress).await?;
             let (status, headers) = (inbound.response.status(), inbound.response.headers());
-            let (method, target) = (&request.method, &request.target);
+            let (method, target) = (&request.method, request.target.as_str());
             let hop = redirect::next(self.redirects, home, &here, method, target, status, headers)?;
             let onward = hop.and_then(|hop| Some((redirect::onward(&request, &hop, home)?, hop)));
             let Some((onward, hop)) = onward else { return Ok(inbound) };
@@ -130,7 +130,7 @@ impl HttpClient {
         if let Place::Elsewhere(connector) = place {
             return (exchange_once(name, request, keep, connector, metrics, progress).await, None);
         }
-        let length = request.target.len();
+        let target = request.target.clone();
         progress.for_credentials();
         if let Err(error) = self.credentials.present(&mut request.headers, &mut request.target).await {
             return (Err(Failed { error, reached: Reached::Pointless }), None);
@@ -139,7 +139,7 @@ impl HttpClient {
             request.headers.get(AUTHORIZATION).filter(|_| self.credentials.is_renewable()).cloned();
         let tried = exchange(name, request, keep, &self.pool, &self.connector, metrics, progress).await;
         // A key in the query is of this try alone: the target may be shown, and is the base of redirects.
-        request.target.truncate(length);
+        request.target = target;
         (tried, presented)
     }
 

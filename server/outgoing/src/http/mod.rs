@@ -7,7 +7,6 @@
 
 mod answer;
 mod body;
-mod circuit;
 mod client;
 mod connect;
 mod credentials;
@@ -24,6 +23,8 @@ use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
 pub(crate) use client::HttpClient;
+
+use crate::circuit;
 
 /// What calls present themselves as, unless the definition or the caller says otherwise.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("crosstie/", env!("CARGO_PKG_VERSION")));

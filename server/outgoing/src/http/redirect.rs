@@ -8,6 +8,7 @@ use crosstie_model::outgoing::{OutgoingError, Trouble};
 use http::header::{
     ACCEPT, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, LOCATION, USER_AGENT,
 };
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use url::Url;
 
@@ -35,7 +36,7 @@ pub(crate) struct Hop {
     /// The method to go on with.
     pub(crate) method: Method,
     /// Path and query there.
-    pub(crate) target: String,
+    pub(crate) target: PathAndQuery,
     /// The origin.
     pub(crate) origin: Origin,
     /// Whether the body goes along.
@@ -83,6 +84,7 @@ pub(crate) fn next(
         target.push('?');
         target.push_str(query);
     }
+    let target = target.parse().map_err(|_| lost("to what is no address"))?;
     Ok(Some(Hop { method, target, origin, keeps_body }))
 }
 
@@ -151,7 +153,7 @@ mod tests {
             headers.insert(name, HeaderValue::from_static("x"));
         }
         let body = SendBody::Full(Bytes::from_static(b"x"));
-        let request = Outbound { method: Method::PUT, target: "/".into(), headers, body };
+        let request = Outbound { method: Method::PUT, target: PathAndQuery::from_static("/"), headers, body };
         let hop = follow(Redirects::Any, &Method::PUT, 307, "https://other.example/").unwrap().unwrap();
         let onward = onward(&request, &hop, &home).unwrap();
         let mut names: Vec<_> = onward.headers.keys().map(HeaderName::as_str).collect();

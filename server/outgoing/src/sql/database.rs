@@ -105,7 +105,7 @@ impl Inner {
             setting,
             deadline: self.until(call.deadline),
         };
-        let mut sink = Sink::whole(self.max_result_bytes);
+        let mut sink = Sink::whole(self.max_result_bytes).with(call.types.iter().map(|(name, _)| name));
         let ran = lease.run(&order, &mut sink).await;
         if is_session {
             lease.spoil();
@@ -152,7 +152,7 @@ impl Connection for Database {
             let call = inner.observe(&ping.trace);
             let started = Instant::now();
             let asked = async {
-                let mut lease = inner.pool.lease(ping.deadline).await?;
+                let mut lease = inner.pool.lease_anyway(ping.deadline).await?;
                 lease.ping(inner.until(ping.deadline)).await
             };
             observed(call, asked.await)?;

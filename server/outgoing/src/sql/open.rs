@@ -18,6 +18,7 @@ use super::postgres::{PostgresServer, Tls};
 use super::sqlite::SqliteFile;
 use super::words::Dialect;
 use crate::blueprint::{Blueprint, OpenError};
+use crate::circuit::Circuit;
 use crate::environment::Environment;
 use crate::observe::Observer;
 use crate::tls;
@@ -62,11 +63,12 @@ impl Database {
         };
         let runtime = Handle::try_current().map_err(|error| OpenError::field("type", error.to_string()))?;
         let meter = Meter::new(observer.metrics().clone());
+        let circuit = Circuit::new(&endpoint.circuit, Arc::clone(&name), observer.metrics().clone());
         Ok(Self(Arc::new(Inner {
             name,
             engine: endpoint.engine.as_str(),
             dialect,
-            pool: Pool::new(connector, limits, runtime.clone(), meter),
+            pool: Pool::new(connector, circuit, limits, runtime.clone(), meter),
             deadline: Duration::from_millis(endpoint.deadline_ms),
             max_result_bytes: endpoint.max_result_bytes,
             observer,
@@ -101,7 +103,6 @@ fn postgres(blueprint: &Blueprint, endpoint: &SqlEndpoint) -> Result<PostgresSer
         .user(required("username", endpoint.username.as_ref())?)
         .dbname(&endpoint.database)
         .application_name(format!("crosstie {}", blueprint.name()))
-        .connect_timeout(Duration::from_millis(endpoint.connect_deadline_ms))
         .keepalives_idle(KEEPALIVE);
     if let Some(password) = password(blueprint) {
         config.password(password);

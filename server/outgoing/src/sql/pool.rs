@@ -19,6 +19,7 @@ use tokio::time::{Instant as At, timeout, timeout_at};
 use super::link::{Connector, Done, Failed, Left, Link, Order};
 use super::meter::Meter;
 use super::sink::Sink;
+use crate::circuit::{Circuit, Verdict};
 use crosstie_telemetry::metrics::UnderWay;
 
 /// Connections idle for longer are asked whether they live before they serve again.
@@ -48,6 +49,7 @@ pub(super) struct Pool(Arc<Shared>);
 
 struct Shared {
     connector: Box<dyn Connector>,
+    circuit: Arc<Circuit>,
     limits: Limits,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
@@ -74,9 +76,16 @@ struct Held {
 
 impl Pool {
     /// A pool without connections; what calls leave behind is cleared away on `runtime`.
-    pub(super) fn new(connector: Box<dyn Connector>, limits: Limits, runtime: Handle, meter: Meter) -> Self {
+    pub(super) fn new(
+        connector: Box<dyn Connector>,
+        circuit: Arc<Circuit>,
+        limits: Limits,
+        runtime: Handle,
+        meter: Meter,
+    ) -> Self {
         let shared = Arc::new(Shared {
             connector,
+            circuit,
             limits,
             permits: Arc::new(Semaphore::new(limits.size)),
             idle: Mutex::default(),
@@ -93,6 +102,18 @@ impl Pool {
     /// # Errors
     /// All are busy for too long, or none can be made.
     pub(super) async fn lease(&self, deadline: Instant) -> Result<Lease, SqlError> {
+        self.lease_through(deadline, OpenCircuit::Refuses).await
+    }
+
+    /// As [`Pool::lease`], whatever became of others.
+    ///
+    /// # Errors
+    /// As [`Pool::lease`].
+    pub(super) async fn lease_anyway(&self, deadline: Instant) -> Result<Lease, SqlError> {
+        self.lease_through(deadline, OpenCircuit::LetsThrough).await
+    }
+
+    async fn lease_through(&self, deadline: Instant, circuit: OpenCircuit) -> Result<Lease, SqlError> {
         let place = self.place(deadline).await?;
         let mut held = None;
         while let Some(idle) = self.0.take_idle() {
@@ -103,7 +124,7 @@ impl Pool {
         }
         let held = match held {
             Some(held) => held,
-            None => self.0.open(deadline).await?,
+            None => self.0.open(deadline, circuit).await?,
         };
         let pool = Arc::clone(&self.0);
         Ok(Lease { held: Some(held), place: Some(place), pool, state: State::Clean, is_spoilt: false })
@@ -164,10 +185,27 @@ impl Shared {
         matches!(answer, Ok(Ok(()))).then_some(held)
     }
 
-    async fn open(&self, deadline: Instant) -> Result<Held, SqlError> {
+    async fn open(&self, deadline: Instant, circuit: OpenCircuit) -> Result<Held, SqlError> {
+        let admitted = match (self.circuit.admit(Instant::now()), circuit) {
+            (Ok(admitted), _) => Some(admitted),
+            (Err(_), OpenCircuit::LetsThrough) => None,
+            (Err(after), OpenCircuit::Refuses) => {
+                let text = "the circuit is open: connections before were not made in time";
+                return Err(SqlError::new(Trouble::Circuit, text).retry_after(after));
+            }
+        };
         let generation = self.generation.load(Ordering::Acquire);
         let until = soonest(deadline, self.limits.connect);
         let opened = timeout_at(At::from_std(until), self.connector.connect()).await;
+        let verdict = match &opened {
+            Ok(_) => Verdict::Works,
+            // The caller had less time than a connection may take.
+            Err(_) if until == deadline => Verdict::Nothing,
+            Err(_) => Verdict::Fails,
+        };
+        if let Some(admitted) = admitted {
+            admitted.judge(verdict, Instant::now());
+        }
         let opened = opened.unwrap_or_else(|_| {
             Err(if until == deadline {
                 SqlError::new(Trouble::Deadline, "the deadline passed before a connection was made")
@@ -221,6 +259,13 @@ impl Place {
     fn new(permit: OwnedSemaphorePermit, meter: &Meter) -> Self {
         Self { _permit: permit, _in_use: meter.taken() }
     }
+}
+
+/// What an open circuit does to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OpenCircuit {
+    Refuses,
+    LetsThrough,
 }
 
 /// In which state a connection is that a call borrowed.

@@ -32,6 +32,8 @@ pub(super) struct Sink {
     rows: Vec<SqlRow>,
     bytes: u64,
     limit: u64,
+    /// Columns that there must be.
+    wanted: Vec<String>,
     /// Where pieces go; a result that stays whole has none.
     reader: Option<mpsc::Sender<Piece>>,
     since: Instant,
@@ -59,7 +61,14 @@ impl Sink {
     }
 
     fn new(limit: u64, reader: Option<mpsc::Sender<Piece>>) -> Self {
-        Self { columns: Arc::default(), rows: Vec::new(), bytes: 0, limit, reader, since: Instant::now() }
+        let (columns, rows, wanted) = (Arc::default(), Vec::new(), Vec::new());
+        Self { columns, rows, bytes: 0, limit, wanted, reader, since: Instant::now() }
+    }
+
+    /// Takes a result with those columns at least.
+    pub(super) fn with<'n>(mut self, columns: impl Iterator<Item = &'n String>) -> Self {
+        self.wanted = columns.cloned().collect();
+        self
     }
 
     /// Whether rows are passed on, and not kept.
@@ -70,7 +79,7 @@ impl Sink {
     /// Sets the columns of the rows that follow. A statement without rows has none.
     ///
     /// # Errors
-    /// Two have the same name: a row could not tell them apart.
+    /// Two have the same name: a row could not tell them apart. One that the call names is not there.
     pub(super) fn set_columns<'n>(&mut self, names: impl Iterator<Item = &'n str>) -> Result<(), SqlError> {
         let columns: Columns = names.map(Arc::from).collect();
         for (index, name) in columns.iter().enumerate() {
@@ -78,6 +87,12 @@ impl Sink {
                 let text = format!("two columns of the result are called {name:?}: name one of them with AS");
                 return Err(SqlError::new(Trouble::Misuse, text));
             }
+        }
+        let is_missing = |wanted: &&String| columns.iter().all(|name| **name != ***wanted);
+        // A procedure says only when it runs what it gives.
+        if let Some(missing) = self.wanted.iter().find(is_missing).filter(|_| !columns.is_empty()) {
+            let text = format!("the result has no column {missing:?}, which `types` names");
+            return Err(SqlError::new(Trouble::Misuse, text));
         }
         self.columns = columns;
         Ok(())

@@ -50,7 +50,8 @@ impl Reader {
         let deadline = inner.until(call.deadline);
         let running = Arc::clone(&inner);
         let task = inner.runtime.spawn(async move {
-            let mut sink = Sink::pieces(running.max_result_bytes, sender);
+            let sink = Sink::pieces(running.max_result_bytes, sender);
+            let mut sink = sink.with(call.types.iter().map(|(name, _)| name));
             let ran = async {
                 let template = running.template(&call, setting)?;
                 let is_session = template.verb == Verb::Session;

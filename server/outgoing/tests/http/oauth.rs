@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crosstie_model::outgoing::{HttpOutgoing, Trouble};
+use crosstie_test_support::{Pki, Validity};
 use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
-use crate::support::{Upstream, World, answer, call, exchange, field, get, post, until};
+use crate::support::{
+    Upstream, World, acceptor, answer, call, exchange, field, get, post, trouble_of, until,
+};
 
 /// An authorization server and a system that takes its tokens.
 struct Realm {
@@ -161,6 +164,22 @@ async fn without_a_token_calls_fail_and_no_secret_is_told() {
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(get(&outgoing, "/").await.unwrap().0, 200);
     assert!(world.outcomes("credentials") >= 11);
+}
+
+#[tokio::test]
+async fn an_authorization_server_is_trusted_by_the_definition_s_own_authority() {
+    let pki = Pki::new("Own").unwrap();
+    let issued = pki.issue("login", 1, Validity::Now).unwrap();
+    let granted = |_| async { answer(200, r#"{"access_token": "t1", "expires_in": 60}"#) };
+    let tokens = Upstream::start_tls(acceptor(&issued, None, &[b"h2", b"http/1.1"]), granted).await;
+    let realm = Realm::start().await;
+    let url = json!(format!("{}/token", tokens.address()));
+    let trusting = json!({"token_url": url, "tls": {"ca": pki.certificate()}});
+    let (_world, outgoing) = realm.outgoing(World::new(), trusting);
+    assert_eq!(get(&outgoing, "/").await.unwrap().1, "Bearer t1");
+    let (_world, outgoing) = realm.outgoing(World::new(), json!({"token_url": url}));
+    assert_eq!(trouble_of(&outgoing, call(Method::GET, "/")).await, Trouble::Credentials);
+    assert_eq!(tokens.requests(), 1, "no secret goes to a stranger");
 }
 
 #[tokio::test]

@@ -282,6 +282,8 @@ async fn values_that_a_database_has_no_place_for_are_refused_before_they_are_sen
         let client = TestDatabase::new(engine).await.open().await;
         let error = client.run("SELECT :v AS v", &[("v", value.clone())]).await.unwrap_err();
         assert_eq!(error.trouble(), Trouble::Misuse, "{engine:?} {value:?} {error}");
+        assert_eq!(client.value("SELECT 1").await, Int(1));
+        assert_eq!(client.gauge("connections"), 1, "{engine:?} {value:?} costs no connection");
     }
 }
 
@@ -314,6 +316,9 @@ async fn a_call_names_the_types_of_columns_that_the_database_says_too_little_of(
         let wrong = call_typed("SELECT 'x' AS id", &[("id", SqlType::Uuid)]);
         let error = client.database.run(wrong).await.unwrap_err();
         assert!(error.to_string().contains("\"id\""), "{error}");
+        let absent = call_typed("SELECT 'x' AS id", &[("idd", SqlType::Text)]);
+        let error = client.database.run(absent).await.unwrap_err();
+        assert!(error.to_string().contains("\"idd\""), "{error}");
     }
 }
 

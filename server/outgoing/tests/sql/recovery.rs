@@ -107,6 +107,55 @@ async fn a_cut_wire_costs_a_call_its_deadline_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_server_that_never_answers_is_left_alone_for_a_while() {
+    for engine in crate::support::SERVERS {
+        // Takes connections, and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let database = TestDatabase::new(engine).await;
+        let limits = json!({
+            "port": silent.local_addr().unwrap().port(), "connect_deadline_ms": 200,
+            "circuit": {"failures": 2, "pause_ms": 60_000},
+        });
+        let client = database.open_with(limits).await;
+        for _ in 0..2 {
+            let begun = Instant::now();
+            let error = client.run("SELECT 1", &[]).await.unwrap_err();
+            assert_eq!(error.trouble(), Trouble::Connect, "{engine:?} {error}");
+            assert!(begun.elapsed() < Duration::from_secs(10), "{engine:?}");
+        }
+        let error = client.run("SELECT 1", &[]).await.unwrap_err();
+        assert_eq!(error.trouble(), Trouble::Circuit, "{engine:?} {error}");
+        assert!(error.error.failure.retry_after.is_some());
+        assert_eq!(client.gauge("circuits"), 1);
+        let trace = crosstie_model::TraceContext::new_root();
+        let ping = crosstie_model::outgoing::Ping { trace, deadline: Instant::now() + PATIENCE };
+        let error = client.database.ping(ping).await.unwrap_err();
+        assert_eq!(error.trouble, Trouble::Connect, "a ping asks the server itself");
+    }
+}
+
+#[tokio::test]
+async fn a_circuit_closes_when_the_server_answers_again() {
+    let database = TestDatabase::new(Engine::Postgres).await;
+    let port = u16::try_from(database.settings["port"].as_u64().unwrap()).unwrap();
+    let wire = Wire::to(([127, 0, 0, 1], port).into()).unwrap();
+    let limits = json!({
+        "port": wire.address().port(), "connect_deadline_ms": 200, "circuit": {"failures": 1, "pause_ms": 1_000},
+    });
+    let client = database.open_with(limits).await;
+    wire.cut();
+    assert_eq!(client.run("SELECT 1", &[]).await.unwrap_err().trouble(), Trouble::Connect);
+    assert_eq!(client.run("SELECT 1", &[]).await.unwrap_err().trouble(), Trouble::Circuit);
+    wire.heal();
+    let until = Instant::now() + PATIENCE;
+    while client.run("SELECT 1", &[]).await.is_err() {
+        assert!(Instant::now() < until);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(client.gauge("circuits"), 0);
+}
+
+#[tokio::test]
 async fn a_file_that_is_not_there_is_told_and_found_when_it_is() {
     let database = TestDatabase::new(Engine::Sqlite).await;
     let client = database.open_with(json!({"create": false})).await;

@@ -75,6 +75,9 @@ async fn wrong_credentials_are_told_without_being_shown() {
         let (found, said) = trouble(&database, json!({"password": "file:wrong"})).await;
         assert_eq!(found, Trouble::Credentials, "{engine:?} {said}");
         assert!(!said.contains("Tr0ub4dor"), "{said}");
+        let nothing = json!({"authentication": "none", "password": ""});
+        let (found, said) = trouble(&database, nothing).await;
+        assert!(matches!(found, Trouble::Connect | Trouble::Credentials), "{engine:?} {said}");
         let (found, said) = trouble(&database, json!({"database": "nowhere"})).await;
         assert!(matches!(found, Trouble::Connect | Trouble::Credentials), "{engine:?} {said}");
         let missing = database.try_open(json!({"password": "file:missing"})).err().unwrap();

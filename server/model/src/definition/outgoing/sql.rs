@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fault;
+use super::policy::CircuitPolicy;
 use super::tls::ClientTls;
 use crate::definition::security::{is_keep, keep};
 use crate::failure::Fault;
@@ -78,6 +79,10 @@ pub struct SqlEndpoint {
     #[serde(default = "default_result", skip_serializing_if = "is_default_result")]
     #[schemars(range(min = 1_024), extend("default" = 67_108_864))]
     pub max_result_bytes: u64,
+    /// When no connection is tried, because those before were not made in time. One that the database refuses
+    /// does not count: that costs its callers nothing.
+    #[serde(default, skip_serializing_if = "CircuitPolicy::is_default")]
+    pub circuit: CircuitPolicy,
     /// How many prepared statements a connection keeps.
     #[serde(default = "default_statements", skip_serializing_if = "is_default_statements")]
     #[schemars(range(max = 10_000), extend("default" = 100))]

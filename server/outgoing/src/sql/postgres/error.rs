@@ -28,8 +28,10 @@ pub(super) fn running(error: &tokio_postgres::Error) -> Failed {
             let error = SqlError::new(Trouble::Broken, format!("the connection broke: {}", described(error)));
             return Failed { error, left: Left::Broken };
         }
-        // The driver's own complaint about a parameter, or about what the server sent.
-        return Failed { error: SqlError::new(Trouble::Misuse, described(error)), left: Left::Running };
+        // The driver's own complaint: about a parameter, before anything is sent, or about what the server sent.
+        let text = described(error);
+        let left = if text.starts_with("error serializing") { Left::Usable } else { Left::Running };
+        return Failed { error: SqlError::new(Trouble::Misuse, text), left };
     };
     match said.code().code() {
         // Shut down, crashed, not accepting (class 57P), or a protocol that went wrong (class 08).
