@@ -22,6 +22,7 @@ use super::codec::{self, EncodeError};
 use super::context::{Call, run_user_code};
 use super::event_loop::Purpose;
 use super::failure;
+use super::interface::HttpResponse;
 use super::pool::{Job, Submitted, Work};
 use super::ticket::{Answer, Outcome, Ticket};
 use super::unit::Unit;
@@ -57,6 +58,9 @@ pub(crate) fn open(
     payload: &Bound<'_, PyAny>,
 ) -> PyResult<Option<(ReplyBody, Option<HeaderValue>)>> {
     let py = payload.py();
+    if let Ok(answer) = payload.cast::<HttpResponse>() {
+        return Ok(Some(answer.get().passed_on()));
+    }
     let (generator, first, is_async) =
         if payload.get_type().name()? == "Stream" && payload.hasattr(intern!(py, "pieces"))? {
             let pieces = payload.getattr(intern!(py, "pieces"))?.cast_into::<PyTuple>()?;

@@ -13,5 +13,6 @@ mod calls;
 mod host;
 mod limits;
 mod models;
+mod outgoing;
 mod support;
 mod units;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crosstie_model::cid::TraceContext;
 use crosstie_model::message::{ChannelInfo, HttpRequest, ReplyBody};
 use crosstie_model::names::{ServiceName, UnitName};
+use crosstie_model::outgoing::FoundOutgoing;
 use crosstie_model::ports::{
     Blame, BlameSlot, DataEntry, DataError, DataStore, LoadError, LoadedService, LoadedUnit, Runtime,
     ServiceDirectory,
@@ -35,6 +36,7 @@ pub(crate) struct World {
 pub(crate) struct Directory {
     pub(crate) services: Mutex<HashMap<String, Arc<dyn LoadedService>>>,
     pub(crate) dictionaries: Mutex<HashMap<String, Arc<Value>>>,
+    pub(crate) outgoings: Mutex<HashMap<String, FoundOutgoing>>,
 }
 
 impl ServiceDirectory for Directory {
@@ -44,6 +46,10 @@ impl ServiceDirectory for Directory {
 
     fn dictionary(&self, name: &str) -> Option<Arc<Value>> {
         self.dictionaries.lock().unwrap().get(name).cloned()
+    }
+
+    fn outgoing(&self, name: &str) -> Option<FoundOutgoing> {
+        self.outgoings.lock().unwrap().get(name).cloned()
     }
 }
 

@@ -33,9 +33,6 @@ async def handled(service, handler, before, after):
         result = await opened(result)
     else:
         result = await _maybe(result)
-        if hasattr(result, "__anext__"):
-            # The answer of another system, passed on.
-            result = await opened(result)
     if after:
         await _maybe(service.after_handle())
     return result

@@ -55,10 +55,33 @@ where
         promise: promise.clone().unbind(),
     });
     awaited.poll(py);
+    if awaited.is_pending() {
+        // A coroutine that is cancelled waits no more, and what it waited for should end as well.
+        let forget = Bound::new(py, Forget(Arc::downgrade(&awaited)))?;
+        promise.call_method1(intern!(py, "add_done_callback"), (forget,))?;
+    }
     Ok(promise)
 }
 
+/// Ends a future when the asyncio future that waits for it is done. That is done only by its end or, earlier, by
+/// a cancellation.
+#[pyclass(frozen, module = "_crosstie")]
+struct Forget(Weak<Awaited>);
+
+#[pymethods]
+impl Forget {
+    fn __call__(&self, _promise: &Bound<'_, PyAny>) {
+        if let Some(awaited) = self.0.upgrade() {
+            drop(awaited.pending.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
 impl Awaited {
+    fn is_pending(&self) -> bool {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Polls the future, on the loop's thread.
     pub(super) fn poll(self: &Arc<Self>, py: Python<'_>) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);

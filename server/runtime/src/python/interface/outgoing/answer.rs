@@ -1,12 +1,16 @@
 //! What another system answered.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use crosstie_model::Failure;
 use crosstie_model::definition::OutgoingFormat;
+use crosstie_model::message::{ReplyBody, ReplyStream};
 use crosstie_model::outgoing::{AnswerBody, HttpAnswer, OutgoingError, Trouble};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
@@ -85,6 +89,34 @@ async fn next_piece(stream: Stream) -> Result<Option<Bytes>, OutgoingError> {
     }
 }
 
+/// An answer on its way through.
+struct PassedOn(Option<AnswerBody>);
+
+impl fmt::Debug for PassedOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PassedOn")
+    }
+}
+
+#[async_trait]
+impl ReplyStream for PassedOn {
+    async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
+        loop {
+            match self.0.as_mut()?.frame().await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => return Some(Ok(data)),
+                    _ => {}
+                },
+                Some(Err(error)) => {
+                    self.0 = None;
+                    return Some(Err(error.into()));
+                }
+                None => self.0 = None,
+            }
+        }
+    }
+}
+
 /// The answer of another system.
 #[pyclass(frozen, module = "_crosstie")]
 pub(crate) struct HttpResponse {
@@ -121,6 +153,20 @@ impl HttpResponse {
             ReceivedBody::Whole(bytes) => Ok(bytes.clone()),
             ReceivedBody::Stream(_) => Ok(Bytes::new()),
         }
+    }
+
+    /// What has not been read of it as the body of a reply, with its media type. Nothing of this is Python's: the
+    /// pieces go from one connection to the other.
+    pub(crate) fn passed_on(&self) -> (ReplyBody, Option<HeaderValue>) {
+        let body = match &*self.body() {
+            ReceivedBody::Whole(bytes) => ReplyBody::Bytes(bytes.clone()),
+            // A read under way on another thread has what there is.
+            ReceivedBody::Stream(stream) => match stream.try_lock().ok().and_then(|mut rest| rest.take()) {
+                Some(rest) => ReplyBody::Stream(Box::new(PassedOn(Some(rest)))),
+                None => ReplyBody::Empty,
+            },
+        };
+        (body, self.headers.get(CONTENT_TYPE).cloned())
     }
 
     fn media_type(&self) -> String {

@@ -21,6 +21,7 @@ use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use tokio::task::JoinHandle;
 
+pub(crate) use answer::HttpResponse;
 pub(crate) use http::HttpFamily;
 use sql::SqlFamily;
 

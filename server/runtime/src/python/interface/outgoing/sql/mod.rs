@@ -12,6 +12,7 @@ use crosstie_model::outgoing::{
     FoundOutgoing, Outgoing, Refusal, SqlCall, SqlError, SqlOutgoing, SqlResult, SqlStream,
     SqlTransaction as ModelTransaction,
 };
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -243,6 +244,11 @@ impl SqlConnection {
     }
 
     fn session<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        if host_call::is_awaited(&this.get().call) {
+            return Err(PyRuntimeError::new_err(
+                "an asynchronous service uses `async with` and transaction()",
+            ));
+        }
         this.py()
             .import(intern!(this.py(), "crosstie._sql"))?
             .getattr(intern!(this.py(), "Session"))?
