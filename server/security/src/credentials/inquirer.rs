@@ -1,11 +1,12 @@
-//! Asking another system on behalf of one security definition: one address, within its deadline, answers of
-//! bounded size, no redirects, no repetitions.
+//! Asking another system on behalf of one security definition: one address, answers of bounded size, no
+//! redirects. A question has the same effect twice as once, so that one which met a connection that just ended
+//! is asked again, within its deadline.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crosstie_model::definition::{ClientTls, DefinitionName, HttpEndpoint, Redirects};
+use crosstie_model::definition::{CircuitPolicy, ClientTls, DefinitionName, HttpEndpoint, Redirects};
 use crosstie_model::inquiry::Inquiries;
 use crosstie_model::outgoing::{CallBody, HttpCall, HttpOutgoing, OutgoingError, Pace};
 use crosstie_model::{Snapshot, TraceContext};
@@ -15,6 +16,11 @@ use serde_json::json;
 use url::{Position, Url};
 
 use super::material::CredentialError;
+
+/// How long nobody is asked after many questions in a row had no answer: requests get their 503 at once then.
+/// Short, as it is also how long they get it when the other system is there again.
+const PAUSE_MS: u64 = 1_000;
+const LONGEST_PAUSE_MS: u64 = 5_000;
 
 /// Where and how to ask.
 pub(super) struct Place<'a> {
@@ -61,6 +67,9 @@ impl Inquirer {
         endpoint.max_response_bytes = place.max_bytes;
         endpoint.max_connections = place.connections;
         endpoint.redirects = Redirects::None;
+        endpoint.retry.methods = vec![Method::GET.to_string(), Method::POST.to_string()];
+        let circuit = endpoint.circuit;
+        endpoint.circuit = CircuitPolicy { pause_ms: PAUSE_MS, max_pause_ms: LONGEST_PAUSE_MS, ..circuit };
         let name = DefinitionName::new(&format!("security:{}", workshop.name));
         let name = name.unwrap_or_else(|_| workshop.name.clone());
         let outgoing = workshop.inquiries.open(&name, &endpoint, workshop.snapshot).map_err(refuse)?;

@@ -67,6 +67,11 @@ async fn an_active_token_is_its_bearers_and_is_asked_about_once_in_a_while() {
     let sent = String::from_utf8(STANDARD.decode(field).unwrap()).unwrap();
     assert!(sent.starts_with("shop+%26+co:%2F"), "{sent}");
     assert!(headers[AUTHORIZATION].is_sensitive());
+    let endpoint = oracle.endpoints.lock().unwrap()[0].clone();
+    assert_eq!(
+        (endpoint.max_connections, endpoint.retry.methods),
+        (32, vec!["GET".to_owned(), "POST".to_owned()])
+    );
 
     assert!(come(&check, "a+b", 39).await.is_ok());
     assert_eq!(oracle.asked(), 1, "remembered");
