@@ -24,7 +24,7 @@ PACKAGES := build-essential pkg-config python3-dev python3-venv curl git openssl
 # this host, and an environment of one server needs none of it.
 TEST_PACKAGES := postgresql mariadb-server rabbitmq-server haproxy sqlite3
 # Fuzz targets of fuzz/, each run for FUZZ_SECONDS. A new target is one word here.
-FUZZ_TARGETS := path_matcher control_frames request_decoders xml_messages
+FUZZ_TARGETS := path_matcher control_frames request_decoders xml_messages credentials
 FUZZ_SECONDS ?= 60
 
 .PHONY: help
