@@ -153,7 +153,7 @@ impl ServerDirectory {
         self.path.join("work")
     }
 
-    /// The virtual environment of Python services.
+    /// The virtual environment of Python services, unless `[python] venv` names another.
     pub(crate) fn venv(&self) -> PathBuf {
         self.path.join("venv")
     }

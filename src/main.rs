@@ -34,6 +34,7 @@ mod server;
 mod server_directory;
 mod service;
 mod service_user;
+mod settings;
 mod status;
 mod upgrade;
 mod venv;

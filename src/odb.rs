@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
-use crosstie_config::settings;
 use crosstie_model::settings::ServerSettings;
 use crosstie_odb::{Odb, OdbOptions, SchemaStatus};
 use crosstie_security::{ClusterKey, SecretResolver};
@@ -13,8 +12,7 @@ use serde_json::{Value, json};
 
 use crate::command::Context;
 use crate::environment::{Environment, ServerDirectory};
-use crate::faults::Faults;
-use crate::service_user;
+use crate::{service_user, settings};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -38,7 +36,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
     let server = server_of(&environment, arguments.server.as_deref())?;
     // Files that SQLite makes beside the database must be the server's.
     service_user::become_owner_of(server.path())?;
-    let odb = connect(&server, &read_settings(&server)?)?;
+    let odb = connect(&server, &settings::read(&server)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match command {
         Command::Status(_) => status(context, &runtime, &odb),
@@ -52,13 +50,6 @@ fn server_of(environment: &Environment, name: Option<&str>) -> Result<ServerDire
         (None, Some(first)) => Ok(first),
         (name, _) => environment.one_server(name),
     }
-}
-
-fn read_settings(server: &ServerDirectory) -> Result<ServerSettings> {
-    settings::load(server.path()).map_err(|faults| {
-        let lines = faults.iter().map(ToString::to_string).collect();
-        Faults::new(format!("the settings of {} are not valid", server.name()), lines).into()
-    })
 }
 
 /// A handle to the database of `server`, which may be away.

@@ -208,7 +208,7 @@ fn make(root: &Path, ports: Ports, user: Option<&str>) -> Result<Environment> {
     step("operational database");
     make_odb(&environment, &server, &settings, None, &secrets)?;
     step("virtual environment for Python");
-    venv::create(&server)?;
+    venv::create(&server.venv())?;
     service_user::settle(&environment, &server, user)?;
     Ok(environment)
 }

@@ -66,7 +66,7 @@ pub(crate) fn make(environment: &Environment, server: &ServerDirectory, newcomer
     }
     let text = settings::template(&settings);
     fs::write(server.settings_file(), text).context("cannot write server.toml")?;
-    venv::create(server)
+    venv::create(&server.venv())
 }
 
 /// Makes the directories of `server` and `others`, as far as they are missing.

@@ -14,8 +14,7 @@ use crosstie_process::pidfile;
 use serde_json::json;
 
 use crate::command::Context;
-use crate::environment::ServerDirectory;
-use crate::service_user;
+use crate::{service_user, settings};
 
 /// The interpreter that is embedded.
 const INTERPRETER: &str = "/usr/bin/python3";
@@ -36,11 +35,12 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
     let server = context.server()?;
     // What is installed runs code of its own, and what runs it is the server's.
     service_user::become_owner_of(server.path())?;
-    let python = server.venv().join("bin/python");
+    let venv = server.path().join(settings::read(&server)?.python.venv);
+    let python = venv.join("bin/python");
     if !python.exists() {
-        create(&server)?;
+        create(&venv)?;
     }
-    if !has_pip(&server.venv()) {
+    if !has_pip(&venv) {
         let wants = "adding pip to it needs Debian's package python3-venv: apt-get install python3-venv";
         python_quietly(&python, &["-m", "ensurepip", "--default-pip"]).context(wants)?;
     }
@@ -63,16 +63,15 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<()> {
         }
         None => "installed".to_owned(),
     };
-    context.output.done(&json!({"server": server.name(), "venv": server.venv()}), &sentence)
+    context.output.done(&json!({"server": server.name(), "venv": venv}), &sentence)
 }
 
-/// Makes the virtual environment of `server`, without pip.
-pub(crate) fn create(server: &ServerDirectory) -> Result<()> {
+/// Makes a virtual environment at `venv`, without pip.
+pub(crate) fn create(venv: &Path) -> Result<()> {
     let interpreter = PathBuf::from(INTERPRETER);
     if !interpreter.exists() {
         bail!("there is no {INTERPRETER}, which the server embeds: apt-get install python3");
     }
-    let venv = server.venv();
     let target = venv.to_str().context("the path of the environment is not UTF-8")?;
     python_quietly(&interpreter, &["-m", "venv", "--without-pip", target])
         .context("cannot make the virtual environment for Python services")

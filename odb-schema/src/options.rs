@@ -334,6 +334,20 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_are_taken_over() {
+        let mut settings: ServerSettings = serde_json::from_value(serde_json::json!({
+            "server": {"name": "one"}, "management": {"address": "127.0.0.1:1"}
+        }))
+        .unwrap();
+        settings.odb.url = "sqlite:x".into();
+        settings.odb.connections = 7;
+        settings.odb.statement_timeout_ms = 1_234;
+        let made = OdbOptions::from_settings(&settings, "/srv/server1", None);
+        assert_eq!((made.url.as_str(), made.connections), ("sqlite:x", 7));
+        assert_eq!(made.statement_timeout, Duration::from_millis(1_234));
+    }
+
+    #[test]
     fn a_socket_directory_is_a_host() {
         let url = "postgres://u@%2Frun%2Fpostgresql/cross?tls=off";
         let Ok(Target::Postgres(target)) = options(url).target() else { panic!() };

@@ -209,7 +209,7 @@ fn make_servers(
             super::step("operational database");
             super::make_odb(environment, server, &settings, odb.password.clone(), secrets)?;
         }
-        venv::create(server)?;
+        venv::create(&server.venv())?;
         service_user::settle(environment, server, plan.user.as_deref())?;
     }
     Ok(())

@@ -11,6 +11,7 @@
     clippy::unwrap_used,
     reason = "tests report by panicking, and their functions beside `#[test]` ones are tests too"
 )]
+#![allow(clippy::too_many_lines, reason = "a scenario is read from its first step to its last")]
 
 mod bus;
 mod cluster;
@@ -29,6 +30,7 @@ mod odb;
 mod outgoing;
 mod quickstart;
 mod service_user;
+mod settings;
 mod sql;
 mod upgrade;
 mod workers;

@@ -91,13 +91,12 @@ fn the_way_servers_are_chosen_can_be_set() {
     let world = World::running(3);
     let all = BTreeSet::from(["server1", "server2", "server3"].map(ToOwned::to_owned));
     assert_eq!(answering(&world, 3), all, "one after the other");
-    let mut round = 0;
-    for (algorithm, line) in [
+    let algorithms = [
         (Algorithm::Source, "balance source"),
         (Algorithm::LeastConnections, "balance leastconn"),
         (Algorithm::Random, "balance random"),
-    ] {
-        round += 1;
+    ];
+    for (round, (algorithm, line)) in (1..).zip(algorithms) {
         world.configure(|settings| settings.balance.algorithm = algorithm);
         wait_until("the algorithm is in use", || world.stats().unwrap()["haproxy"]["reloads"] == round);
         world.wait_for_servers(3);

@@ -195,12 +195,9 @@ impl Parts {
             observer: Arc::new(telemetry),
             status: Arc::new(Status::new(slot, &standing, &metrics, &segment, &settings)),
         };
-        let resolver = SecretResolver::new(Arc::clone(&cluster_key), directory.clone());
-        let (outgoings, credentials) = reach_out(resolver, &directory, outside);
+        let (outgoings, credentials) = reach_out(&cluster_key, &directory, outside);
         let routes = Arc::new(Staged::new(no_routes(&settings, ports.clone()), in_force));
-        let share = Arc::new(Share::new(Arc::clone(&segment), slot));
-        let drain_linger = Duration::from_secs(settings.server.drain_linger_s);
-        let http = HttpServer::new(HttpServerOptions { routes: Arc::clone(&routes), share, drain_linger });
+        let http = http_server(&routes, &segment, slot, &settings);
         let host = Arc::new(WorkerHost {
             segment,
             outbox: outbox.clone(),
@@ -262,7 +259,6 @@ impl Parts {
     ) -> io::Result<JoinHandle<()>> {
         let (drain, draining) = watch::channel(false);
         let last_good = LastGood::new(&self.directory.join("work"));
-        let keeper = Keeper::start(self.odb.clone(), last_good.clone(), self.runtime.handle());
         let segment = Arc::clone(&self.host.segment);
         let is_quarantined = Box::new(move |unit: &_| segment.is_unit_quarantined(unit));
         let loader = Loader::new(vec![Arc::new(self.python)], is_quarantined);
@@ -270,6 +266,7 @@ impl Parts {
             own: self.slot,
             slot: self.index,
             odb: self.odb.clone(),
+            keeper: Keeper::start(self.odb.clone(), last_good.clone(), self.runtime.handle()),
             last_good,
             loader,
             outgoings: self.outgoings,
@@ -285,7 +282,6 @@ impl Parts {
             counts: SnapshotCounts::new(&self.host.metrics),
             refused: None,
             left_out: Default::default(),
-            keeper,
             kept: None,
         };
         let duties = Duties {
@@ -361,14 +357,28 @@ fn start_python(
 
 /// What reaches other systems: outgoings, and the questions of those who check credentials.
 fn reach_out(
-    resolver: SecretResolver,
+    cluster_key: &Arc<ClusterKey>,
     directory: &Path,
     outside: Environment,
 ) -> (Outgoings, CredentialSource) {
     let directory = directory.to_owned();
+    let resolver = SecretResolver::new(Arc::clone(cluster_key), directory.clone());
     let inquiries = OutgoingInquiries::new(resolver.clone(), directory.clone(), outside.clone());
     let credentials = CredentialSource::new(resolver.clone(), Arc::new(inquiries));
     (Outgoings::new(resolver, directory, outside), credentials)
+}
+
+fn http_server(
+    routes: &Arc<Staged<Routes>>,
+    segment: &Arc<Segment>,
+    slot: &'static WorkerSlot,
+    settings: &ServerSettings,
+) -> HttpServer {
+    HttpServer::new(HttpServerOptions {
+        routes: Arc::clone(routes),
+        share: Arc::new(Share::new(Arc::clone(segment), slot)),
+        drain_linger: Duration::from_secs(settings.server.drain_linger_s),
+    })
 }
 
 fn load_certificate(

@@ -9,6 +9,7 @@ mod failures;
 mod quickstart;
 mod rolls;
 mod split;
+mod three_hosts;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -5,7 +5,7 @@ use std::fs;
 use crosstie_security::CertificateAuthority;
 use crosstie_security::authority::Subject;
 use crosstie_security::identity::ComponentKind;
-use crosstie_test_support::Http;
+use crosstie_test_support::{Http, wait_until};
 use serde_json::{Value, json};
 
 use super::Steady;
@@ -34,10 +34,10 @@ fn a_cluster_answers_through_its_load_balancer() {
     for _ in 0..20 {
         assert_eq!(cluster.http().get("/steady").unwrap().status, 200);
     }
-    let after = requests(cluster);
-    for (before, after) in before.iter().zip(&after) {
-        assert!(after > before, "both servers answer: {before:?} {after:?}");
-    }
+    // Lines of the log are written a moment after their answers.
+    wait_until("both servers have answered", || {
+        before.iter().zip(requests(cluster)).all(|(before, after)| after > *before)
+    });
 }
 
 /// How many requests each server has answered.
