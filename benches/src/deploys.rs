@@ -2,6 +2,7 @@
 //! redeploys.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -11,7 +12,7 @@ use crosstie_test_support::{Cluster, Environment};
 use crate::Plan;
 use crate::connection::Entrance;
 use crate::environment::{await_answer, one_server, two_servers};
-use crate::load::{LEAST_RATE, Posting, failures, milliseconds, percentile};
+use crate::load::{Clients, LEAST_RATE, Posting, failures, milliseconds, percentile};
 use crate::processes::resident_kib;
 use crate::report::Row;
 use crate::watch::{PATH, UNIT, Watch, source};
@@ -20,6 +21,8 @@ use crate::watch::{PATH, UNIT, Watch, source};
 const WORKERS: usize = 2;
 /// Connections of the load meanwhile.
 const CONNECTIONS: u32 = 4;
+/// Requests a second while memory is watched: load, but not so much that 10,000 redeploys take hours.
+const GROWTH_RATE: f64 = 500.0;
 
 /// Redeploys on one server under load: latency, count, lost requests.
 ///
@@ -122,33 +125,51 @@ fn rows(place: &str, latencies: &[Duration], lasted: Duration, load: &Report) ->
     ]
 }
 
-/// Resident memory after many redeploys against that after the first 100.
+/// Resident memory after many redeploys under load against that after the first 100.
 ///
 /// # Errors
-/// A server does not start, or a version never arrives.
+/// A server does not start, a version never arrives, or a request failed.
 pub(crate) fn growth(plan: &Plan) -> Result<Vec<Row>> {
     let environment = one_server(WORKERS)?;
     let entrance = [Entrance::plain(environment.address())];
     let drop_file = |name: &str, text: &str| environment.drop_file(name, text);
     let mut watch = first_version(&entrance, drop_file)?;
-    let mut after_first = 0;
-    for version in 1..=plan.redeploys.max(101) {
-        watch.redeploy(version, drop_file)?;
-        if version == 100 {
-            after_first = resident(&environment)?;
-        }
-    }
-    let at_end = resident(&environment)?;
+    let mut clients = Clients::open(&entrance, CONNECTIONS as usize, PATH, "{}")?;
+    let last = plan.redeploys.max(101);
+    let is_over = AtomicBool::new(false);
+    let (sizes, load) = std::thread::scope(|scope| {
+        let load = scope.spawn(|| clients.open_loop_until(GROWTH_RATE, &is_over));
+        let sizes = redeploy(last, &environment, &mut watch);
+        is_over.store(true, Ordering::Relaxed);
+        (sizes, load.join())
+    });
+    let (after_first, at_end) = sizes?;
+    let load = load.map_err(|_| anyhow::anyhow!("the load panicked"))??;
     #[expect(clippy::cast_precision_loss, reason = "sizes in KiB")]
     let ratio = at_end as f64 / after_first as f64;
     Ok(vec![Row {
-        what: format!("resident memory of the workers after {} redeploys", plan.redeploys.max(101)),
+        what: format!("resident memory of the workers after {last} redeploys under load"),
         yardstick: "after the first 100".into(),
         measured: format!("{ratio:.3} ×"),
         limit: "1.10 ×".into(),
         holds: ratio <= 1.10,
-        beside: format!("{at_end} KiB against {after_first} KiB"),
+        beside: format!(
+            "{at_end} KiB against {after_first} KiB; {} requests at {:.0}/s, none failed",
+            load.requests, load.rate
+        ),
     }])
+}
+
+/// Redeploys up to version `last`; resident memory after version 100 and at the end, in KiB.
+fn redeploy(last: usize, environment: &Environment, watch: &mut Watch) -> Result<(u64, u64)> {
+    let mut after_first = 0;
+    for version in 1..=last {
+        watch.redeploy(version, |name, text| environment.drop_file(name, text))?;
+        if version == 100 {
+            after_first = resident(environment)?;
+        }
+    }
+    Ok((after_first, resident(environment)?))
 }
 
 fn resident(environment: &Environment) -> Result<u64> {

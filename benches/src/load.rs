@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -15,6 +16,9 @@ use crate::connection::{Connection, Entrance};
 
 /// Requests a second that have to be answered for it to count as load.
 pub(crate) const LEAST_RATE: f64 = 200.0;
+
+/// What an open loop's threads have to get ready in.
+const LEAD: Duration = Duration::from_millis(50);
 
 /// A `wrk` that posts JSON.
 pub(crate) struct Posting {
@@ -118,13 +122,30 @@ impl Clients {
     /// # Errors
     /// As for [`Clients::closed_loop`]: below the maximum rate no request may fail.
     pub(crate) fn open_loop(&mut self, rate: f64, length: Duration) -> Result<Run> {
+        let start = Instant::now() + LEAD;
+        self.at_rate(rate, start, |due| due < start + length)
+    }
+
+    /// Posts at `rate` requests per second over all connections until `stop` is set.
+    ///
+    /// # Errors
+    /// As for [`Clients::closed_loop`].
+    pub(crate) fn open_loop_until(&mut self, rate: f64, stop: &AtomicBool) -> Result<Run> {
+        self.at_rate(rate, Instant::now() + LEAD, |_| !stop.load(Ordering::Relaxed))
+    }
+
+    fn at_rate(
+        &mut self,
+        rate: f64,
+        start: Instant,
+        goes_on: impl Fn(Instant) -> bool + Sync,
+    ) -> Result<Run> {
         let count = u32::try_from(self.connections.len())?;
         let interval = Duration::from_secs_f64(f64::from(count) / rate);
-        let start = Instant::now() + Duration::from_millis(50);
         self.run(start, |connection, path, body, index| {
             let mut due = start + interval * index / count;
             let mut latencies = Vec::new();
-            while due < start + length {
+            while goes_on(due) {
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
                 post(connection, path, body)?;
                 latencies.push(due.elapsed());
