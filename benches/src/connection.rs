@@ -4,8 +4,9 @@
 //! asks servers directly does it over these connections, and whatever that is compared with does too.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
@@ -68,7 +69,11 @@ impl Stream for StreamOwned<ClientConnection, TcpStream> {}
 /// One keep-alive connection.
 pub(crate) struct Connection {
     stream: Box<dyn Stream>,
+    /// The same socket.
+    tcp: TcpStream,
     piece: Vec<u8>,
+    /// What came of the answer so far.
+    received: Vec<u8>,
 }
 
 impl Connection {
@@ -80,13 +85,22 @@ impl Connection {
         let tcp = TcpStream::connect(entrance.address)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(HANG))?;
+        let own = tcp.try_clone()?;
         let stream: Box<dyn Stream> = match &entrance.tls {
             None => Box::new(tcp),
             Some((config, name)) => {
                 Box::new(StreamOwned::new(ClientConnection::new(Arc::clone(config), name.clone())?, tcp))
             }
         };
-        Ok(Self { stream, piece: vec![0; 16 * 1024] })
+        Ok(Self { stream, tcp: own, piece: vec![0; 16 * 1024], received: Vec::new() })
+    }
+
+    /// Whether reading waits for what has not come yet.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub(crate) fn set_waiting(&self, waits: bool) -> Result<()> {
+        Ok(self.tcp.set_nonblocking(!waits)?)
     }
 
     /// Posts `body` and gives status and answer.
@@ -94,21 +108,46 @@ impl Connection {
     /// # Errors
     /// The connection broke, or the answer is no HTTP/1.1 response with a length.
     pub(crate) fn post(&mut self, path: &str, body: &str) -> Result<(u16, String)> {
+        self.send(path, body)?;
+        self.answer()?.context("no answer within a minute")
+    }
+
+    /// Posts `body`; [`Connection::answer`] has the answer.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub(crate) fn send(&mut self, path: &str, body: &str) -> Result<()> {
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         self.stream.write_all(request.as_bytes())?;
-        self.stream.flush()?;
-        let mut received = Vec::new();
+        Ok(self.stream.flush()?)
+    }
+
+    /// Status and answer; `None` when it has not come as a whole and reading does not wait.
+    ///
+    /// # Errors
+    /// The connection broke, or the answer is no HTTP/1.1 response with a length.
+    pub(crate) fn answer(&mut self) -> Result<Option<(u16, String)>> {
         loop {
-            let count = self.stream.read(&mut self.piece)?;
+            let count = match self.stream.read(&mut self.piece) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                count => count?,
+            };
             ensure!(count > 0, "the connection was closed");
-            received.extend_from_slice(self.piece.get(..count).unwrap_or_default());
-            if let Some(answer) = parse(&received)? {
-                return Ok(answer);
+            self.received.extend_from_slice(self.piece.get(..count).unwrap_or_default());
+            if let Some(answer) = parse(&self.received)? {
+                self.received.clear();
+                return Ok(Some(answer));
             }
         }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tcp.as_fd()
     }
 }
 

@@ -4,21 +4,23 @@
 //! In the open loop each request has a time at which it should start, and its latency counts from then, so a
 //! server that stalls is charged for everything it held up.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use crosstie_test_support::HANG;
 use crosstie_test_support::wrk::{self, Report};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 
 use crate::connection::{Connection, Entrance};
 
 /// Requests a second that have to be answered for it to count as load.
 pub(crate) const LEAST_RATE: f64 = 200.0;
-
-/// What an open loop's threads have to get ready in.
-const LEAD: Duration = Duration::from_millis(50);
 
 /// A `wrk` that posts JSON.
 pub(crate) struct Posting {
@@ -77,7 +79,8 @@ pub(crate) struct Run {
     pub p99: Duration,
 }
 
-/// Keep-alive connections, each with a thread of its own while there is load.
+/// Keep-alive connections. In a closed loop each has a thread of its own; in an open loop one thread serves all
+/// of them, so that the generator leaves as much of the machine to the server as it can.
 pub(crate) struct Clients {
     connections: Vec<Connection>,
     path: String,
@@ -106,7 +109,8 @@ impl Clients {
     /// A connection broke or an answer was not 200.
     pub(crate) fn closed_loop(&mut self, length: Duration) -> Result<Run> {
         let start = Instant::now();
-        self.run(start, |connection, path, body, _| {
+        let (path, body) = (self.path.as_str(), self.body.as_str());
+        let client = |connection: &mut Connection| -> Result<Vec<Duration>> {
             let mut latencies = Vec::new();
             while start.elapsed() < length {
                 let sent = Instant::now();
@@ -114,7 +118,17 @@ impl Clients {
                 latencies.push(sent.elapsed());
             }
             Ok(latencies)
-        })
+        };
+        let latencies = std::thread::scope(|scope| -> Result<Vec<Duration>> {
+            let clients: Vec<_> =
+                self.connections.iter_mut().map(|connection| scope.spawn(|| client(connection))).collect();
+            let mut all = Vec::new();
+            for client in clients {
+                all.extend(client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??);
+            }
+            Ok(all)
+        })?;
+        Ok(Run::of(latencies, start))
     }
 
     /// Posts at `rate` requests per second over all connections for `length`.
@@ -122,8 +136,8 @@ impl Clients {
     /// # Errors
     /// As for [`Clients::closed_loop`]: below the maximum rate no request may fail.
     pub(crate) fn open_loop(&mut self, rate: f64, length: Duration) -> Result<Run> {
-        let start = Instant::now() + LEAD;
-        self.at_rate(rate, start, |due| due < start + length)
+        let end = Instant::now() + length;
+        self.at_rate(rate, |due| due < end)
     }
 
     /// Posts at `rate` requests per second over all connections until `stop` is set.
@@ -131,51 +145,79 @@ impl Clients {
     /// # Errors
     /// As for [`Clients::closed_loop`].
     pub(crate) fn open_loop_until(&mut self, rate: f64, stop: &AtomicBool) -> Result<Run> {
-        self.at_rate(rate, Instant::now() + LEAD, |_| !stop.load(Ordering::Relaxed))
+        self.at_rate(rate, |_| !stop.load(Ordering::Relaxed))
     }
 
-    fn at_rate(
+    fn at_rate(&mut self, rate: f64, goes_on: impl Fn(Instant) -> bool) -> Result<Run> {
+        for connection in &self.connections {
+            connection.set_waiting(false)?;
+        }
+        let start = Instant::now();
+        let latencies = self.post_when_due(start, Duration::from_secs_f64(1.0 / rate), goes_on)?;
+        for connection in &self.connections {
+            connection.set_waiting(true)?;
+        }
+        Ok(Run::of(latencies, start))
+    }
+
+    /// Posts every `interval` on the connection that has been idle longest; a request that finds none waits, and
+    /// its latency counts from when it was due.
+    fn post_when_due(
         &mut self,
-        rate: f64,
         start: Instant,
-        goes_on: impl Fn(Instant) -> bool + Sync,
-    ) -> Result<Run> {
-        let count = u32::try_from(self.connections.len())?;
-        let interval = Duration::from_secs_f64(f64::from(count) / rate);
-        self.run(start, |connection, path, body, index| {
-            let mut due = start + interval * index / count;
-            let mut latencies = Vec::new();
-            while goes_on(due) {
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                post(connection, path, body)?;
-                latencies.push(due.elapsed());
+        interval: Duration,
+        goes_on: impl Fn(Instant) -> bool,
+    ) -> Result<Vec<Duration>> {
+        let mut due = start;
+        let mut latencies = Vec::new();
+        let mut idle: VecDeque<usize> = (0..self.connections.len()).collect();
+        let mut busy: Vec<(usize, Instant)> = Vec::new();
+        loop {
+            while due <= Instant::now() && goes_on(due) {
+                let Some(index) = idle.pop_front() else { break };
+                let connection = self.connections.get_mut(index).context("no such connection")?;
+                connection.send(&self.path, &self.body)?;
+                busy.push((index, due));
                 due += interval;
             }
-            Ok(latencies)
-        })
+            if busy.is_empty() && !goes_on(due) {
+                return Ok(latencies);
+            }
+            let next = if idle.is_empty() || !goes_on(due) { Instant::now() + HANG } else { due };
+            for at in self.readable(&busy, next)?.into_iter().rev() {
+                let Some(&(index, since)) = busy.get(at) else { continue };
+                let connection = self.connections.get_mut(index).context("no such connection")?;
+                if let Some((status, answer)) = connection.answer()? {
+                    ensure!(status == 200, "status {status}: {answer}");
+                    latencies.push(since.elapsed());
+                    busy.swap_remove(at);
+                    idle.push_back(index);
+                }
+            }
+        }
     }
 
-    fn run<F>(&mut self, start: Instant, client: F) -> Result<Run>
-    where
-        F: Fn(&mut Connection, &str, &str, u32) -> Result<Vec<Duration>> + Sync,
-    {
-        let (client, path, body) = (&client, self.path.as_str(), self.body.as_str());
-        let mut latencies = std::thread::scope(|scope| -> Result<Vec<Duration>> {
-            let clients: Vec<_> = (0..)
-                .zip(&mut self.connections)
-                .map(|(index, connection)| scope.spawn(move || client(connection, path, body, index)))
-                .collect();
-            let mut all = Vec::new();
-            for client in clients {
-                all.extend(client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??);
-            }
-            Ok(all)
-        })?;
+    /// The places in `busy` whose connections have something to read, waiting for it until `until`.
+    fn readable(&self, busy: &[(usize, Instant)], until: Instant) -> Result<Vec<usize>> {
+        let mut sockets: Vec<PollFd<'_>> = busy
+            .iter()
+            .filter_map(|&(index, _)| self.connections.get(index))
+            .map(|connection| PollFd::new(connection.as_fd(), PollFlags::POLLIN))
+            .collect();
+        let left = until.saturating_duration_since(Instant::now());
+        let ready = ppoll(&mut sockets, Some(TimeSpec::from_duration(left)), None)?;
+        ensure!(ready > 0 || left < HANG, "no answer within {} s", HANG.as_secs());
+        Ok((0..).zip(&sockets).filter(|(_, socket)| socket.any() == Some(true)).map(|(at, _)| at).collect())
+    }
+}
+
+impl Run {
+    fn of(mut latencies: Vec<Duration>, start: Instant) -> Self {
         let lasted = start.elapsed().as_secs_f64();
         latencies.sort_unstable();
         #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
         let rate = latencies.len() as f64 / lasted;
-        Ok(Run { requests: latencies.len(), rate, p99: percentile(&latencies, 99) })
+        Self { requests: latencies.len(), rate, p99: percentile(&latencies, 99) }
     }
 }
 

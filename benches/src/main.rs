@@ -15,6 +15,7 @@ mod deploys;
 mod environment;
 mod load;
 mod memory;
+mod messages;
 mod processes;
 mod python_rest;
 mod recovery;
@@ -89,8 +90,9 @@ fn main() -> Result<ExitCode> {
 type Measure = fn(&Plan) -> Result<Vec<Row>>;
 
 /// By the names that `--only` chooses from.
-const MEASUREMENTS: [(&str, Measure); 12] = [
+const MEASUREMENTS: [(&str, Measure); 13] = [
     ("python-rest", python_rest::measure),
+    ("message-log", messages::measure),
     ("memory-and-start", memory::measure),
     ("hot-deploy", deploys::one),
     ("redeploys", deploys::growth),

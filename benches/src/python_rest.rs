@@ -18,7 +18,7 @@ use crate::report::{Row, median};
 use crate::{Plan, yardstick};
 
 /// Connections of every load.
-const CONNECTIONS: u32 = 32;
+pub(crate) const CONNECTIONS: u32 = 32;
 /// What is posted to [`SERVICE`], at `/greet`.
 pub(crate) const BODY: &str = r#"{"name":"Ada"}"#;
 
