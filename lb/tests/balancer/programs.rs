@@ -72,12 +72,12 @@ async fn serve(prefix: PathBuf, address: SocketAddr) {
     let tls = tls::server_config(certificate, tls::ALPN_HTTP1, &clients).unwrap();
     let listener = TcpListener::bind(address).await.unwrap();
     loop {
-        let (stream, _) = listener.accept().await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
         let (acceptor, prefix) = (TlsAcceptor::from(tls.clone()), prefix.clone());
         tokio::spawn(async move {
             stream.set_nodelay(true).unwrap();
             let Ok(stream) = acceptor.accept(stream).await else { return };
-            let service = service_fn(move |request| answer(prefix.clone(), request));
+            let service = service_fn(move |request| answer(prefix.clone(), peer, request));
             let connection = hyper::server::conn::http1::Builder::new();
             // The other end goes away now and then; that is what is tested.
             let _ = connection.serve_connection(TokioIo::new(stream), service).await;
@@ -87,7 +87,11 @@ async fn serve(prefix: PathBuf, address: SocketAddr) {
 
 /// Tells the caller what arrived. `/wait/MS` takes its time, `/unavailable/NAME` gets 503 of the server NAME, and
 /// `/health/ready` says whether there is traffic.
-async fn answer(prefix: PathBuf, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    prefix: PathBuf,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let mut response = Response::new(Full::default());
@@ -110,6 +114,7 @@ async fn answer(prefix: PathBuf, request: Request<Incoming>) -> Result<Response<
     }
     let told = serde_json::json!({
         "server": prefix.file_name().unwrap().to_str(),
+        "peer": peer.to_string(),
         "method": head.method.as_str(),
         "path": path,
         "length": body.len(),

@@ -1,6 +1,6 @@
 //! What becomes of requests while servers come and go and the configuration changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crosstie_lb::settings::Algorithm;
 use crosstie_test_support::{Account, Http, wait_until};
@@ -108,6 +108,27 @@ fn the_way_servers_are_chosen_can_be_set() {
             _ => assert!(answering(&world, 60).len() > 1, "{algorithm:?}"),
         }
     }
+}
+
+#[test]
+fn connections_to_servers_are_used_again_also_to_those_that_joined_later() {
+    let mut world = World::new(2);
+    world.tell(&[("server1", "ready", "serving")]);
+    world.start_agent();
+    world.wait_for_servers(1);
+    world.tell_all();
+    world.wait_for_servers(2);
+    assert_eq!(world.stats().unwrap()["haproxy"]["reloads"], 0, "it joins without a reload");
+    let http = Http::new(format!("http://{}", world.http()));
+    let mut peers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for _ in 0..100 {
+        let told = http.get("/x").unwrap().json();
+        let of = |key: &str| told[key].as_str().unwrap().to_owned();
+        peers.entry(of("server")).or_default().insert(of("peer"));
+    }
+    assert_eq!(peers.len(), 2, "{peers:?}");
+    // One after the other they need one connection per thread of HAProxy.
+    assert!(peers.values().all(|connections| connections.len() < 10), "{peers:?}");
 }
 
 #[test]
