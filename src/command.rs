@@ -13,8 +13,8 @@ use crate::environment::{Environment, ServerDirectory};
 use crate::faults::Faults;
 use crate::output::{Format, Output};
 use crate::{
-    ca, completion, config, definitions, deploy, deployment, identity, internal, lb, lifecycle, logs, odb,
-    ping, quickstart, server, service, status, venv,
+    ca, completion, config, definitions, deploy, deployment, identity, internal, lb, lifecycle, logs,
+    message, odb, ping, quickstart, server, service, status, venv,
 };
 
 /// Exit code of a command line that makes no sense, as everywhere on UNIX.
@@ -74,6 +74,9 @@ enum Command {
     Delete(definitions::DeleteArguments),
     /// Ask the other end of an outgoing for a sign of life
     Ping(ping::Arguments),
+    /// Messages that channels and outgoings keep: search them, look at one, send one again
+    #[command(subcommand)]
+    Message(message::Command),
     /// The history of a server's configuration files
     #[command(subcommand)]
     Config(config::Command),
@@ -127,6 +130,11 @@ impl Context {
     /// What `--dir` or `CROSSTIE_DIR` says.
     pub(crate) fn directory(&self) -> Option<&PathBuf> {
         self.directory.as_ref()
+    }
+
+    /// What `--server` says.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.server.as_deref()
     }
 
     /// The server named by `--server`, or the only one.
@@ -204,6 +212,7 @@ impl Command {
             Self::Export(arguments) => definitions::export(context, &arguments),
             Self::Delete(arguments) => definitions::delete(context, &arguments),
             Self::Ping(arguments) => ping::run(context, &arguments),
+            Self::Message(command) => message::run(context, &command),
             Self::Ca(command) => ca::run(context, &command),
             Self::Config(command) => config::run(context, &command),
             Self::Odb(command) => odb::run(context, &command),

@@ -24,6 +24,7 @@ mod join;
 mod lb;
 mod lifecycle;
 mod logs;
+mod message;
 mod odb;
 mod output;
 mod parts;

@@ -263,6 +263,7 @@ fn settings_of(ports: Ports) -> Result<ServerSettings> {
         python: Default::default(),
         deploy: Default::default(),
         log: Default::default(),
+        message_log: Default::default(),
         telemetry: Default::default(),
         security: SecuritySection { require_security: false, ..SecuritySection::default() },
     })

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crosstie_parts::RabbitMq;
+use crosstie_test_support::parts::TestPart;
 use crosstie_test_support::{Environment, wait_until};
 
 use crate::documentation::{Reader, blocks};
@@ -52,13 +54,40 @@ fn the_guide_to_other_systems_works() {
 }
 
 #[test]
+fn the_guide_to_the_message_log_works() {
+    follow("docs/message-log.md");
+}
+
+#[test]
 fn the_guide_to_security_works() {
     follow("docs/security.md");
 }
 
 #[test]
+fn the_guide_to_soap_channels_works() {
+    follow("docs/soap.md");
+}
+
+#[test]
 fn the_guide_to_calling_databases_works() {
     follow("docs/outgoing-sql.md");
+}
+
+#[test]
+fn the_guide_to_handing_requests_on_works() {
+    follow("docs/passthrough.md");
+}
+
+#[test]
+fn the_guide_to_calling_soap_services_works() {
+    follow("docs/outgoing-soap.md");
+}
+
+#[test]
+fn the_guide_to_messages_works() {
+    let broker = TestPart::start_with("rabbitmq", RabbitMq::new, |plan| plan.tls = None).unwrap();
+    let environment = Environment::builder().variable("BROKER_PASSWORD", "it's a secret").start().unwrap();
+    Reader::new(&environment).with("5672", broker.address.port()).follow("docs/amqp.md");
 }
 
 #[test]

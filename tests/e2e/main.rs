@@ -13,6 +13,7 @@
 )]
 #![allow(clippy::too_many_lines, reason = "a scenario is read from its first step to its last")]
 
+mod amqp;
 mod bus;
 mod cluster;
 mod command;
@@ -26,11 +27,15 @@ mod hot_deploy;
 mod layering;
 mod links;
 mod members;
+mod messages;
 mod odb;
 mod outgoing;
+mod outgoing_soap;
+mod passthrough;
 mod quickstart;
 mod service_user;
 mod settings;
+mod soap;
 mod sql;
 mod upgrade;
 mod workers;

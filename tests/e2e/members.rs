@@ -31,7 +31,7 @@ fn greeting(text: &str) -> String {
 }
 
 /// A further server of an environment, on ports of its own. Its processes end with it.
-struct Second {
+pub(crate) struct Second {
     root: PathBuf,
     name: &'static str,
     ports: PortBase,
@@ -56,7 +56,7 @@ impl Second {
         self.root.join(self.name)
     }
 
-    fn http(&self) -> Http {
+    pub(crate) fn http(&self) -> Http {
         Http::new(format!("http://{}", self.http_address()))
     }
 
@@ -73,7 +73,7 @@ impl Second {
         asked.unwrap().json().unwrap()["components"][0].clone()
     }
 
-    fn kill(&self) {
+    pub(crate) fn kill(&self) {
         for pid in processes::working_below(&self.directory()) {
             let _ = processes::send(pid, Signal::SIGKILL);
         }
@@ -94,7 +94,7 @@ impl Drop for Second {
 }
 
 /// An environment with two servers that run.
-fn pair() -> (Environment, Second) {
+pub(crate) fn pair() -> (Environment, Second) {
     let environment = Environment::start().unwrap();
     let second = create(&environment, "server2");
     second.start();

@@ -4,8 +4,10 @@
 //! returns at once and touches no ODB: an operation must be able to say that the ODB is away. Tests
 //! implement it with plain values.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
+use crosstie_channels::replay::{Replay, ReplayError, Replayed};
 use crosstie_model::certificate::CertificateEnd;
 use crosstie_model::ports::ServiceDirectory;
 use crosstie_model::settings::ServerSettings;
@@ -14,6 +16,9 @@ use crosstie_odb::MemberState;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+
+/// A kept message on its way through its channel.
+pub type Replaying = Pin<Box<dyn Future<Output = Result<Replayed, ReplayError>> + Send>>;
 
 /// The process that management operations run in.
 pub trait Host: Send + Sync {
@@ -62,6 +67,13 @@ pub trait Host: Send + Sync {
     /// How this server hears of changes that others make.
     fn bus(&self) -> BusStatus {
         BusStatus::in_host()
+    }
+
+    /// Sends a kept message through its channel once more.
+    fn replay(&self, replay: Replay) -> Replaying {
+        let Replay { channel, method, target, .. } = replay;
+        let path = target.path().to_owned();
+        Box::pin(std::future::ready(Err(ReplayError::NoWay { channel, method, path })))
     }
 
     /// Counts an attempt to deploy that ended as `deployed`, `refused` or `failed`. A host without metrics

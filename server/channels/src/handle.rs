@@ -25,9 +25,10 @@ use crate::body::media::Media;
 use crate::body::{PatientBody, pairs, read};
 use crate::client_address::Neighbour;
 use crate::entrance::{Entrance, EntranceKind};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Keeping};
 use crate::methods::{self, Taken, Way};
 use crate::negotiate;
+use crate::passthrough::{Passing, Passthrough};
 use crate::pattern::{PathError, Segments};
 use crate::rate::RateState;
 use crate::response::{Outgoing, ResponseBody};
@@ -35,7 +36,8 @@ use crate::rest::{self, Arrived};
 use crate::routes::Routes;
 use crate::server::{ConnectionState, Purpose};
 use crate::staged::Staged;
-use crate::{jsonrpc, problem};
+use crate::target::Permit;
+use crate::{jsonrpc, problem, soap};
 
 /// Longest request target in bytes; more gets 414. Twice what RFC 9110, section 4.1, asks everybody to take.
 pub(crate) const MAX_URI_BYTES: usize = 16 * 1024;
@@ -81,7 +83,7 @@ enum Destination {
 
 /// What the response gets besides what its maker put in.
 #[derive(Default)]
-struct Seal {
+pub(crate) struct Seal {
     entrance: Option<Arc<Entrance>>,
     origin: Option<HeaderValue>,
     rate: Option<RateState>,
@@ -91,6 +93,35 @@ struct Seal {
     /// The body's content coding was the reason for a 415. Only then may Accept-Encoding be in it (RFC 9110,
     /// section 12.5.3), or a client would take its media type for right.
     codings: bool,
+}
+
+/// In which words a channel's caller is told what went wrong.
+#[derive(Clone, Copy)]
+enum Speaks {
+    Http,
+    JsonRpc,
+    Soap(crosstie_xml::soap::Version),
+}
+
+impl Speaks {
+    fn of(kind: &EntranceKind, head: &Parts) -> Self {
+        match kind {
+            EntranceKind::JsonRpc(_) => Self::JsonRpc,
+            // Who asks for the description is no SOAP client yet.
+            EntranceKind::Soap(_) if head.method == Method::POST => {
+                Self::Soap(soap::version_of(&head.headers))
+            }
+            _ => Self::Http,
+        }
+    }
+
+    fn render(self, failure: &Failure, cid: crosstie_model::cid::Cid) -> Response<Outgoing> {
+        match self {
+            Self::Http => problem::render(failure, cid),
+            Self::JsonRpc => jsonrpc::render_failure(failure, cid),
+            Self::Soap(version) => soap::render_failure(version, failure, cid),
+        }
+    }
 }
 
 /// Answers one request.
@@ -112,14 +143,11 @@ pub(crate) async fn handle(peer: Arc<Peer>, request: Request<Incoming>) -> Respo
             seal.entrance = Some(Arc::clone(&entrance));
             seal.origin = entrance.cors.as_ref().and_then(|cors| cors.allow(&head.headers));
             seal.accept_encoding = coding::accept_encoding(&head.headers);
+            let speaks = Speaks::of(&entrance.kind, &head);
             let result = serve(&peer, way, head, &mut body, &mut exchange, &mut seal).await;
             result.unwrap_or_else(|failure| {
                 exchange.failed(&failure);
-                let render = match entrance.kind {
-                    EntranceKind::JsonRpc(_) => jsonrpc::render_failure,
-                    _ => problem::render,
-                };
-                render(&failure, exchange.trace.cid)
+                speaks.render(&failure, exchange.trace.cid)
             })
         }
     };
@@ -165,6 +193,7 @@ fn begin(peer: &Peer, head: &mut Parts, started: Instant) -> (Exchange, Destinat
         masked: head.uri.query().map(|_| Arc::clone(&routes.masked_parameters)),
         logged_headers: routes.logged_headers.iter().filter_map(logged).collect(),
         bytes_in: 0,
+        keeping: Keeping::begin(&**observer, &head.headers, &routes.masked_headers, None),
         observer: Arc::clone(observer),
         connection: Arc::clone(&peer.state),
         purpose,
@@ -252,30 +281,26 @@ async fn serve(
     seal: &mut Seal,
 ) -> Result<Response<Outgoing>, Failure> {
     let entrance = &*way.entrance;
-    entrance.check_address(exchange.client)?;
-    let query = head.uri.query().map(|text| pairs::parse(text.as_bytes()).map_err(bad_query));
-    let query = query.transpose()?.unwrap_or_default();
+    take_in(entrance, exchange).await?;
+    let query = query_of(&head)?;
     let presented = Presented::now(&head.headers, &query).with_certificate(peer.shown());
-    identify(entrance, &presented, exchange, seal).await?;
-    let mut permits: Vec<_> = entrance.acquire()?.into_iter().collect();
-    if let EntranceKind::Rest { target, .. } | EntranceKind::Plain { target } = &entrance.kind {
-        permits.extend(target.admit()?);
+    if !entrance.authenticates_messages() {
+        identify(entrance, &presented, exchange, seal).await?;
     }
-    let raw = match body.take() {
-        Some(incoming) => {
-            // From here on the body is read or lost; only a whole one leaves the connection usable.
-            seal.close = true;
-            let raw = read::read(incoming, entrance.max_body, entrance.body_timeout).await?;
-            seal.close = false;
-            raw
-        }
-        None => bytes::Bytes::new(),
-    };
+    let permits = permits(entrance)?;
+    if let EntranceKind::Passthrough(channel) = &entrance.kind {
+        let passing = Passing::new(head, way.params, query, peer.address, exchange);
+        let passed = Box::pin(pass(channel, passing, body.take(), exchange, seal)).await;
+        return passed.map(|response| rest::hold(response, permits));
+    }
+    let raw = whole(body, entrance, seal).await?;
     let raw = decoded(&mut head.headers, raw, entrance, seal).await?;
     exchange.bytes_in = raw.len() as u64;
+    exchange.keep_request(&raw);
     let media = if raw.is_empty() { Media::Absent } else { Media::of(head.headers.get(CONTENT_TYPE)) };
     let format = if let EntranceKind::Rest { format, .. } = &entrance.kind { *format } else { None };
     let choice = negotiate::choose(&head.headers, format);
+    let base = soap::base(&entrance.kind, &head, exchange.secure);
     let arrived = Arrived {
         trace: exchange.trace,
         http: Box::new(HttpRequest {
@@ -306,8 +331,115 @@ async fn serve(
             }
             result?
         }
+        EntranceKind::Passthrough(_) => return Err(Failure::new(FailureKind::Internal, Origin::Platform)),
+        EntranceKind::Soap(channel) => {
+            Box::pin(serve_soap(peer, (entrance, channel), (arrived, &base), exchange, seal)).await?
+        }
     };
     Ok(rest::hold(response, permits))
+}
+
+fn query_of(head: &Parts) -> Result<Vec<(String, String)>, Failure> {
+    let query = head.uri.query().map(|text| pairs::parse(text.as_bytes()).map_err(bad_query));
+    Ok(query.transpose()?.unwrap_or_default())
+}
+
+/// The places under limits of concurrency that a request takes before its body is read.
+fn permits(entrance: &Entrance) -> Result<Vec<Permit>, Failure> {
+    let mut permits: Vec<_> = entrance.acquire()?.into_iter().collect();
+    if let EntranceKind::Rest { target, .. } | EntranceKind::Plain { target } = &entrance.kind {
+        permits.extend(target.admit()?);
+    }
+    Ok(permits)
+}
+
+/// All of a request's body.
+async fn whole(
+    body: &mut Option<PatientBody>,
+    entrance: &Entrance,
+    seal: &mut Seal,
+) -> Result<bytes::Bytes, Failure> {
+    let Some(incoming) = body.take() else { return Ok(bytes::Bytes::new()) };
+    // From here on the body is read or lost; only a whole one leaves the connection usable.
+    seal.close = true;
+    let raw = read::read(incoming, entrance.max_body, entrance.body_timeout).await?;
+    seal.close = false;
+    Ok(raw)
+}
+
+/// Hands a request on to another system.
+async fn pass(
+    channel: &Passthrough,
+    passing: Passing,
+    body: Option<PatientBody>,
+    exchange: &mut Exchange,
+    seal: &mut Seal,
+) -> Result<Response<Outgoing>, Failure> {
+    // Dropped before its end, should the caller go away, the body is lost.
+    seal.close = true;
+    let passed = channel.carry(passing, body).await;
+    seal.close = !passed.is_read;
+    exchange.bytes_in = passed.bytes_in;
+    if let Some(body) = &passed.body {
+        exchange.keep_request(body);
+    }
+    passed.result
+}
+
+/// Carries a request to a SOAP channel, whose credentials may stand in its message.
+async fn serve_soap(
+    peer: &Peer,
+    (entrance, channel): (&Entrance, &Arc<soap::Soap>),
+    (mut arrived, base): (Arrived, &str),
+    exchange: &mut Exchange,
+    seal: &mut Seal,
+) -> Result<Response<Outgoing>, Failure> {
+    let is_late = entrance.authenticates_messages();
+    if arrived.http.method == Method::GET {
+        if is_late {
+            // A GET has no message that credentials could stand in.
+            let (outcome, rate) = entrance.take(exchange.client, None);
+            seal.rate = rate;
+            outcome?;
+        }
+        return soap::page(channel, &arrived.http, base);
+    }
+    let heard = soap::hear(channel, entrance.max_depth, &arrived).await?;
+    if is_late {
+        let presented = Presented::now(&arrived.http.headers, &arrived.http.query)
+            .with_certificate(peer.shown())
+            .with_username_token(heard.token());
+        if let Err(failure) = identify(entrance, &presented, exchange, seal).await {
+            if !heard.is_readable() {
+                // What is wrong with the message comes first; it told nobody's credentials.
+                exchange.refused = None;
+            } else {
+                exchange.failed(&failure);
+                let reason = exchange.refused.as_ref().map(|refused| refused.reason);
+                return Ok(heard.refuse(&failure, reason, channel, exchange.trace.cid));
+            }
+            if failure.kind != FailureKind::Unauthorized {
+                return Err(failure);
+            }
+        }
+        arrived.principal = exchange.principal.clone();
+    }
+    let answer = soap::answer(channel, heard, arrived, &peer.state).await;
+    if let Some(failure) = &answer.failure {
+        exchange.failed(failure);
+    }
+    if let Some(target) = answer.target {
+        exchange.observer = Arc::clone(&target.observer);
+    }
+    Ok(answer.response)
+}
+
+/// Lets a request in as far as its address goes, once there is room for what is kept of it.
+async fn take_in(entrance: &Entrance, exchange: &mut Exchange) -> Result<(), Failure> {
+    if exchange.must_wait() {
+        Box::pin(exchange.wait_for_room()).await?;
+    }
+    entrance.check_address(exchange.client)
 }
 
 /// Finds out who sent a request, and takes it from the rate limits.
@@ -368,8 +500,13 @@ fn options(head: &Parts, allow: &HeaderValue, preflight: Option<&Entrance>) -> R
 }
 
 /// Adds what every response has, and closes the exchange.
-async fn conclude(exchange: Exchange, response: Response<Outgoing>, seal: Seal) -> Response<ResponseBody> {
+pub(crate) async fn conclude(
+    mut exchange: Exchange,
+    response: Response<Outgoing>,
+    seal: Seal,
+) -> Response<ResponseBody> {
     let (mut head, mut body) = response.into_parts();
+    let passing = exchange.keep_reply(&head.headers, &body);
     let headers = &mut head.headers;
     if let Some(entrance) = &seal.entrance {
         let worth_a_look = matches!(&body, Outgoing::Whole(bytes)
@@ -403,7 +540,7 @@ async fn conclude(exchange: Exchange, response: Response<Outgoing>, seal: Seal) 
         body = Outgoing::empty();
     }
     let status = head.status.as_u16();
-    Response::from_parts(head, ResponseBody::close(exchange, status, body))
+    Response::from_parts(head, ResponseBody::close(exchange, status, body, passing))
 }
 
 fn cid_value(trace: &TraceContext) -> HeaderValue {

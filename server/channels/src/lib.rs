@@ -6,6 +6,7 @@
 
 #![expect(clippy::result_large_err, reason = "the model's failure type; a refusal ends the request")]
 
+pub mod amqp;
 pub mod body;
 mod builtin;
 pub mod check;
@@ -21,13 +22,16 @@ mod methods;
 mod negotiate;
 pub mod openapi;
 pub mod openrpc;
+mod passthrough;
 pub mod pattern;
 pub mod ports;
 mod problem;
 mod rate;
+pub mod replay;
 mod response;
 mod rest;
 pub mod routes;
 pub mod server;
+pub mod soap;
 pub mod staged;
 mod target;

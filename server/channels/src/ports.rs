@@ -5,11 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crosstie_model::TraceContext;
+use crosstie_model::definition::KeptMessages;
 use crosstie_model::failure::{FailureKind, Origin};
+use crosstie_model::kept::{KeepPolicy, KeptMessage, MessageId};
 use crosstie_model::message::Principal;
 use crosstie_model::names::ServiceName;
 use crosstie_model::ports::{Blame, RateCells};
@@ -86,10 +89,12 @@ pub struct ObservedEntrance<'a> {
     /// The channel's name; `none` for requests that matched no channel, `builtin` for the server's own
     /// pages.
     pub channel: &'a str,
-    /// `rest`, `http`, `jsonrpc`, `builtin` or `none`.
+    /// `rest`, `http`, `jsonrpc`, `soap`, `amqp`, `builtin` or `none`.
     pub kind: &'static str,
     /// The service; `None` where none is called, or several (a JSON-RPC batch).
     pub service: Option<&'a ServiceName>,
+    /// What the channel keeps of its messages; nothing when absent.
+    pub message_log: Option<&'a KeptMessages>,
 }
 
 /// The observer of one entrance.
@@ -100,9 +105,84 @@ pub trait EntranceObserver: Send + Sync {
         trace.sampled
     }
 
+    /// The channel whose requests these are; `none` and `builtin` as in [`ObservedEntrance`].
+    fn channel(&self) -> &str {
+        ""
+    }
+
+    /// What is kept of its messages; nothing where that is not wanted.
+    fn keeps(&self) -> Option<&KeepPolicy> {
+        None
+    }
+
+    /// Where messages are kept and come faster than they can be written: waits until there is room for another.
+    fn room(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
+        None
+    }
+
     /// A request is over: its reply was handed to the connection, its stream ended, or its caller went away
     /// (status 499). Runs on the reactor and must not block; what it keeps it copies.
     fn finished(&self, record: &RequestRecord<'_>);
+
+    /// A message is settled, or lost to another consumer. Only observers of channels that consume hear of any.
+    fn consumed(&self, record: &ConsumedRecord<'_>) {
+        let _ = record;
+    }
+}
+
+/// All that is known of a message that was worked on.
+#[derive(Debug)]
+pub struct ConsumedRecord<'a> {
+    /// Correlation and tracing; `parent` is set when the message carried a `traceparent`.
+    pub trace: &'a TraceContext,
+    /// From its arrival to its acknowledgement.
+    pub elapsed: Duration,
+    /// The queue it came from.
+    pub queue: &'a str,
+    /// Its size.
+    pub bytes_in: u64,
+    /// The size of the answer, where one was sent.
+    pub bytes_out: u64,
+    /// What became of it.
+    pub outcome: Consumed,
+    /// What went wrong, when it did.
+    pub failure: Option<(FailureKind, Origin)>,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consumed {
+    /// The service is done with it.
+    Done,
+    /// The service failed, and will get it again.
+    Again,
+    /// It was put beside the queue, with the reason.
+    DeadLetter,
+    /// It had been worked on before.
+    Duplicate,
+    /// It had come before, and comes again after a pause with the count of that.
+    Recounted,
+    /// It went back to the queue, or its connection was lost.
+    PutBack,
+}
+
+impl Consumed {
+    /// Every outcome.
+    pub const ALL: [Self; 6] =
+        [Self::Done, Self::Again, Self::DeadLetter, Self::Duplicate, Self::Recounted, Self::PutBack];
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Again => "again",
+            Self::DeadLetter => "dead_letter",
+            Self::Duplicate => "duplicate",
+            Self::Recounted => "recounted",
+            Self::PutBack => "put_back",
+        }
+    }
 }
 
 /// Status of a request whose caller went away before the reply (nginx's convention; never sent).
@@ -145,6 +225,21 @@ pub struct RequestRecord<'a> {
     pub headers: &'a [(HeaderName, HeaderValue)],
     /// What went wrong, when it did.
     pub failure: Option<(FailureKind, Origin)>,
+    /// What becomes of it in the message log.
+    pub kept: Kept<'a>,
+}
+
+/// What the message log keeps of a request, where its channel keeps messages.
+#[derive(Debug, Clone, Copy)]
+pub enum Kept<'a> {
+    /// Nothing: it was refused because there was no room, and was not taken.
+    Nothing,
+    /// Its metadata.
+    Metadata,
+    /// More than that.
+    Parts(&'a KeptMessage),
+    /// It repeats an earlier message.
+    Replay(MessageId, Option<&'a KeptMessage>),
 }
 
 /// A query as it came, without the question mark.

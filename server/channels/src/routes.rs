@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crosstie_model::Snapshot;
-use crosstie_model::definition::{ChannelDefinition, DefinitionName, JsonRpcChannel};
+use crosstie_model::definition::{
+    AmqpChannel, ChannelDefinition, DefinitionName, HttpEntrance, JsonRpcChannel, PassthroughChannel,
+    SoapChannel,
+};
 use crosstie_model::message::ChannelInfo;
 use crosstie_model::names::ServiceName;
 use crosstie_model::settings::HttpSettings;
@@ -19,6 +22,8 @@ use crosstie_security::tls;
 use http::{HeaderName, Method};
 use rustls::RootCertStore;
 
+use crate::amqp::PlannedAmqp;
+use crate::amqp::Work;
 use crate::body::coding::CompressionPolicy;
 use crate::builtin::Builtin;
 use crate::check::{RouteFault, check_channels, reserved_paths};
@@ -28,9 +33,11 @@ use crate::document::Document;
 use crate::entrance::{Entrance, EntranceKind};
 use crate::jsonrpc::JsonRpc;
 use crate::methods::{Leaf, MethodSet};
+use crate::passthrough::{self, Passthrough, PassthroughLimits};
 use crate::pattern::{PathPattern, PathTrie};
 use crate::ports::{EntranceObserver, ObservedEntrance, Ports, RequestObserver, RouteInputs};
 use crate::rate::EntranceRates;
+use crate::soap::Soap;
 use crate::target::{ConcurrencyLimit, Target};
 use crate::{openapi, openrpc};
 
@@ -42,9 +49,12 @@ pub struct Routes {
     pub(crate) unmatched: Arc<dyn EntranceObserver>,
     pub(crate) logged_headers: Vec<HeaderName>,
     pub(crate) masked_parameters: Arc<BTreeSet<String>>,
+    /// Header fields whose values nobody may read.
+    pub(crate) masked_headers: Arc<BTreeSet<String>>,
     observer: Arc<dyn RequestObserver>,
     client_authorities: Option<Arc<RootCertStore>>,
     channels: usize,
+    amqp: Vec<PlannedAmqp>,
 }
 
 /// What bounds a connection, from `[http]`.
@@ -78,7 +88,8 @@ impl Routes {
         faults.extend(check_channels(&inputs.snapshot, &channels, &reserved, inputs.require_security));
         let faulty: BTreeSet<&DefinitionName> = faults.iter().map(|fault| &fault.channel).collect();
         let observe = |channel, kind, service| {
-            inputs.ports.observer.prepare(&ObservedEntrance { channel, kind, service })
+            let observed = ObservedEntrance { channel, kind, service, message_log: None };
+            inputs.ports.observer.prepare(&observed)
         };
         let mut routes = Self {
             trie: PathTrie::default(),
@@ -87,15 +98,23 @@ impl Routes {
             unmatched: observe("none", "none", None),
             logged_headers: logged_headers(inputs),
             masked_parameters: Arc::clone(inputs.authenticators.query_parameters_to_mask()),
+            masked_headers: Arc::new(inputs.authenticators.headers_to_mask().clone()),
             observer: Arc::clone(&inputs.ports.observer),
             client_authorities: None,
             channels: 0,
+            amqp: Vec::new(),
         };
         let mut authorities = Vec::new();
         for channel in &channels {
-            let entrance = channel.definition.entrance();
-            if entrance.active && !faulty.contains(&channel.name) {
-                routes.add_channel(&Compiler { inputs, channel });
+            if !channel.definition.is_active() || faulty.contains(&channel.name) {
+                continue;
+            }
+            let compiler = Compiler { inputs, channel };
+            if let ChannelDefinition::Amqp(settings) = &channel.definition {
+                routes.amqp.extend(compiler.amqp(settings));
+            }
+            if let Some(entrance) = channel.definition.entrance() {
+                routes.add_channel(&compiler, entrance);
                 let security = entrance.security.as_ref().and_then(|name| inputs.authenticators.find(name));
                 authorities
                     .extend(security.map(|security| security.client_authorities()).unwrap_or_default());
@@ -112,6 +131,12 @@ impl Routes {
         self.channels
     }
 
+    /// The AMQP channels of the same snapshot.
+    #[must_use]
+    pub fn amqp(&self) -> &[PlannedAmqp] {
+        &self.amqp
+    }
+
     pub(crate) fn limits(&self) -> ConnectionLimits {
         self.limits
     }
@@ -125,10 +150,11 @@ impl Routes {
         self.client_authorities.as_ref()
     }
 
-    fn add_channel(&mut self, compiler: &Compiler<'_>) {
-        let (methods, entrance) = compiler.compile();
+    fn add_channel(&mut self, compiler: &Compiler<'_>, source: &HttpEntrance) {
+        // The check saw to it that there is something to compile.
+        let Some((methods, entrance)) = compiler.compile(source) else { return };
         // The check saw to it that the pattern parses.
-        let Ok(pattern) = PathPattern::parse(&compiler.channel.definition.entrance().path) else { return };
+        let Ok(pattern) = PathPattern::parse(&source.path) else { return };
         self.add(&pattern, methods, Arc::new(entrance));
         self.channels += 1;
     }
@@ -251,9 +277,9 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    fn compile(&self) -> (MethodSet, Entrance) {
+    fn compile(&self, source: &HttpEntrance) -> Option<(MethodSet, Entrance)> {
         let (name, definition) = (&self.channel.name, &self.channel.definition);
-        let (inputs, source) = (self.inputs, definition.entrance());
+        let inputs = self.inputs;
         let (methods, kind) = match definition {
             ChannelDefinition::Rest(channel) => {
                 let target = self.target(&channel.service);
@@ -274,9 +300,16 @@ impl Compiler<'_> {
                 };
                 (MethodSet::Listed(methods), EntranceKind::JsonRpc(rpc))
             }
+            ChannelDefinition::Soap(channel) => self.soap(channel)?,
+            ChannelDefinition::Passthrough(channel) => self.passthrough(channel),
+            ChannelDefinition::Amqp(_) => return None,
         };
-        let observed =
-            ObservedEntrance { channel: name.as_str(), kind: definition.type_name(), service: None };
+        let observed = ObservedEntrance {
+            channel: name.as_str(),
+            kind: definition.type_name(),
+            service: None,
+            message_log: source.message_log.as_ref(),
+        };
         let credentials = source.security.as_ref().map(|name| inputs.snapshot.credentials_for(name));
         let security_rates: Vec<_> = credentials
             .iter()
@@ -298,7 +331,41 @@ impl Compiler<'_> {
             body_timeout: Duration::from_millis(inputs.http.body_timeout_ms),
             compression: compression(inputs.http),
         };
-        (methods, entrance)
+        Some((methods, entrance))
+    }
+
+    fn passthrough(&self, channel: &PassthroughChannel) -> (MethodSet, EntranceKind) {
+        let (inputs, http) = (self.inputs, self.inputs.http);
+        let max_body = channel.entrance.max_body_bytes.unwrap_or(http.max_body_bytes);
+        let limits = PassthroughLimits {
+            deadline: Duration::from_millis(channel.entrance.deadline_ms.unwrap_or(http.deadline_ms)),
+            max_body: size(max_body.min(http.max_body_bytes_ceiling)),
+            body_timeout: Duration::from_millis(http.body_timeout_ms),
+        };
+        let target = |service: &ServiceName| self.target(service);
+        let compiled = Passthrough::new(channel, &inputs.snapshot, inputs.services, &limits, target);
+        (passthrough::methods(&channel.methods), EntranceKind::Passthrough(Box::new(compiled)))
+    }
+
+    fn soap(&self, channel: &SoapChannel) -> Option<(MethodSet, EntranceKind)> {
+        let security = channel.entrance.security.as_ref();
+        let security = security.and_then(|name| self.inputs.authenticators.find(name));
+        let reads = security.is_some_and(|security| security.reads_messages());
+        let soap = Soap::new(&self.inputs.snapshot, channel, reads, |service| self.target(service)).ok()?;
+        let methods = if soap.describes() { vec![Method::GET, Method::POST] } else { vec![Method::POST] };
+        Some((MethodSet::Listed(methods), EntranceKind::Soap(Arc::new(soap))))
+    }
+
+    fn amqp(&self, settings: &AmqpChannel) -> Option<PlannedAmqp> {
+        let http = self.inputs.http;
+        let body = settings.max_body_bytes.unwrap_or(http.max_body_bytes);
+        let work = Work {
+            target: self.target(&settings.service),
+            max_body: size(body.min(http.max_body_bytes_ceiling)),
+            max_depth: usize::from(http.max_depth),
+        };
+        let connection = self.inputs.services.outgoing(settings.connection.as_str());
+        PlannedAmqp::new(self.channel.name.to_shared(), settings, connection, work)
     }
 
     fn jsonrpc(&self, channel: &JsonRpcChannel) -> JsonRpc {
@@ -320,7 +387,7 @@ impl Compiler<'_> {
         let declared = loaded.as_ref().and_then(|service| service.description().deadline_ms);
         // What the operator says about the service overrides its code; the caller's patience bounds both.
         let own = settings.deadline_ms.or(declared);
-        let deadline = match (channel.definition.entrance().deadline_ms, own) {
+        let deadline = match (channel.definition.deadline_ms(), own) {
             (Some(channel), Some(service)) => channel.min(service),
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => inputs.http.deadline_ms,
@@ -336,6 +403,7 @@ impl Compiler<'_> {
                 channel: channel.name.as_str(),
                 kind,
                 service: Some(service),
+                message_log: channel.definition.entrance().and_then(|entrance| entrance.message_log.as_ref()),
             }),
         }
     }

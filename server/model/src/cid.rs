@@ -55,6 +55,14 @@ impl FromStr for Cid {
     }
 }
 
+impl TryFrom<[u8; 16]> for Cid {
+    type Error = CidError;
+
+    fn try_from(bytes: [u8; 16]) -> Result<Self, CidError> {
+        if bytes == [0; 16] { Err(CidError) } else { Ok(Self(bytes)) }
+    }
+}
+
 impl Serialize for Cid {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

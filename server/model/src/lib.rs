@@ -10,6 +10,7 @@ pub mod definition;
 pub mod event;
 pub mod failure;
 pub mod inquiry;
+pub mod kept;
 pub mod limits;
 pub mod message;
 pub mod names;
@@ -20,6 +21,8 @@ pub mod schema;
 pub mod secret;
 pub mod settings;
 pub mod snapshot;
+pub mod soap;
+pub mod tagged;
 pub mod unit;
 
 pub use cid::{Cid, TraceContext};

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crosstie_model::ports::GaugeCells;
 use crosstie_telemetry::Metrics;
+use crosstie_telemetry::messages::MessageLog;
 use crosstie_telemetry::traces::Tracer;
 
-/// Metrics and traces of the process outgoings run in.
+/// Metrics, traces and message log of the process outgoings run in.
 #[derive(Clone)]
 pub struct Environment {
     /// The server's metrics.
@@ -15,6 +16,8 @@ pub struct Environment {
     pub gauges: Arc<dyn GaugeCells>,
     /// Records spans; `None` where no collector is configured.
     pub tracer: Option<Tracer>,
+    /// Where messages are kept; `None` where none are.
+    pub messages: Option<MessageLog>,
 }
 
 impl std::fmt::Debug for Environment {

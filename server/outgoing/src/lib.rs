@@ -7,12 +7,15 @@
 //! An outgoing belongs to no reactor: its calls run where they are made, and connections prefer the reactor
 //! they were opened on.
 
+mod amqp;
 mod blueprint;
 mod circuit;
 mod environment;
 mod http;
+mod kept;
 mod observe;
 mod open;
+mod soap;
 mod sql;
 mod tls;
 

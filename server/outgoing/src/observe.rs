@@ -1,15 +1,19 @@
-//! What is recorded about each call: its counts, its span, a line in the log when it failed.
+//! What is recorded about each call: its counts, its span, a line in the log when it failed, and what the message
+//! log keeps.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crosstie_model::TraceContext;
+use crosstie_model::definition::KeptMessages;
+use crosstie_model::kept::KeepPolicy;
 use crosstie_model::outgoing::{OutgoingError, Trouble};
 use crosstie_telemetry::SpanRecord;
 use crosstie_telemetry::metrics::{CallOutcome, OutgoingMetrics, UnderWay};
 use crosstie_telemetry::traces::{AttributeValue, SpanKind, SpanStatus, Tracer, began};
 
 use crate::environment::Environment;
+use crate::kept::{Ended, Keeper, KeptCall};
 
 /// Records the calls of one outgoing.
 #[derive(Debug)]
@@ -18,12 +22,42 @@ pub(crate) struct Observer {
     type_name: &'static str,
     metrics: OutgoingMetrics,
     tracer: Option<Tracer>,
+    keeper: Option<Keeper>,
 }
+
+/// How long a call waits for room in the message log.
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Observer {
     pub(crate) fn new(name: Arc<str>, type_name: &'static str, environment: &Environment) -> Arc<Self> {
+        Self::keeping(name, type_name, environment, None)
+    }
+
+    /// The same, which keeps of the calls what `kept` says.
+    pub(crate) fn keeping(
+        name: Arc<str>,
+        type_name: &'static str,
+        environment: &Environment,
+        kept: Option<&KeptMessages>,
+    ) -> Arc<Self> {
         let metrics = environment.metrics.outgoing(&environment.gauges, &name, type_name);
-        Arc::new(Self { name, type_name, metrics, tracer: environment.tracer.clone() })
+        let keeper = environment.messages.clone().zip(kept);
+        let keeper = keeper.map(|(log, kept)| Keeper { log, policy: KeepPolicy::new(kept) });
+        Arc::new(Self { name, type_name, metrics, tracer: environment.tracer.clone(), keeper })
+    }
+
+    /// Waits until there is room for what is kept of another call.
+    ///
+    /// # Errors
+    /// There is none by `deadline`.
+    pub(crate) async fn wait_for_room(&self, deadline: Instant) -> Result<(), OutgoingError> {
+        let Some(keeper) = self.keeper.as_ref().filter(|keeper| !keeper.log.has_room()) else {
+            return Ok(());
+        };
+        let until = deadline.min(Instant::now() + ROOM_PATIENCE);
+        let waited = tokio::time::timeout_at(until.into(), keeper.log.wait_for_room()).await;
+        waited
+            .map_err(|_| OutgoingError::new(Trouble::Busy, "messages come faster than they can be recorded"))
     }
 
     /// The outgoing's name.
@@ -48,6 +82,7 @@ impl Observer {
             started: Instant::now(),
             attributes: Vec::new(),
             outcome: CallOutcome::Abandoned,
+            kept: self.keeper.clone().map(KeptCall::new),
             _under_way: self.metrics.begin(),
         }
     }
@@ -62,6 +97,7 @@ pub(crate) struct Observed {
     started: Instant,
     attributes: Vec<(&'static str, AttributeValue)>,
     outcome: CallOutcome,
+    kept: Option<Box<KeptCall>>,
     _under_way: UnderWay,
 }
 
@@ -88,6 +124,11 @@ impl Observed {
         }
     }
 
+    /// What is kept of it for the message log, where calls are kept.
+    pub(crate) fn kept(&mut self) -> Option<&mut KeptCall> {
+        self.kept.as_deref_mut()
+    }
+
     /// It came to this end, unless a later one is told.
     pub(crate) fn ended(&mut self, outcome: CallOutcome) {
         self.outcome = outcome;
@@ -111,6 +152,15 @@ impl Drop for Observed {
     fn drop(&mut self) {
         let duration = self.started.elapsed();
         self.observer.metrics.call(self.outcome, duration);
+        if let Some(kept) = self.kept.take() {
+            kept.end(Ended {
+                name: Arc::clone(&self.observer.name),
+                kind: self.observer.type_name,
+                trace: self.trace,
+                duration,
+                outcome: self.outcome,
+            });
+        }
         let Some(tracer) = self.observer.tracer.as_ref().filter(|_| self.trace.sampled) else { return };
         let status = match self.outcome {
             CallOutcome::Ok => SpanStatus::Unset,

@@ -39,5 +39,10 @@ impl GaugeCell for Nowhere {
 
 /// Metrics that nobody reads, and no traces.
 pub(crate) fn environment() -> Environment {
-    Environment { metrics: Metrics::new(Arc::new(Cells::default())), gauges: Arc::new(Nowhere), tracer: None }
+    Environment {
+        metrics: Metrics::new(Arc::new(Cells::default())),
+        gauges: Arc::new(Nowhere),
+        tracer: None,
+        messages: None,
+    }
 }

@@ -293,6 +293,11 @@ impl LoggedQuery {
     /// names say so, which a caller may send to the wrong path or service. A name is compared as a server would
     /// read it, so that percent-encoding it hides nothing.
     fn shown(&self) -> String {
+        self.shown_without(|_| false)
+    }
+
+    /// The same, with values masked whose names are `secret` as well.
+    pub(crate) fn shown_without(&self, secret: impl Fn(&str) -> bool) -> String {
         let mut shown = String::with_capacity(self.raw.len());
         for (index, pair) in self.raw.split('&').enumerate() {
             if index > 0 {
@@ -300,7 +305,8 @@ impl LoggedQuery {
             }
             let name = pair.split('=').next().unwrap_or_default();
             let read = decoded(name);
-            if (self.masked.contains(&read) || is_secret_name(&read)) && name.len() < pair.len() {
+            let is_secret = self.masked.contains(&read) || is_secret_name(&read) || secret(&read);
+            if is_secret && name.len() < pair.len() {
                 shown.push_str(name);
                 shown.push('=');
                 shown.push_str(MASK);

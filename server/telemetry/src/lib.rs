@@ -10,6 +10,7 @@ mod files;
 pub mod follow;
 pub mod logging;
 mod masking;
+pub mod messages;
 pub mod metrics;
 pub mod record;
 mod tally;

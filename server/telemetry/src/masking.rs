@@ -49,6 +49,24 @@ pub(crate) fn mask_text(text: &str) -> Cow<'_, str> {
     }
     each(text, "://", |end| spans.extend(url_password(text, end)));
     each(text, "ct_", |end| spans.extend(token(text, end)));
+    masked(text, spans)
+}
+
+/// `text` with the values masked that are assigned to `name`: `name=…`, `"name": …`.
+pub(crate) fn mask_assigned<'a>(text: &'a str, name: &str) -> Cow<'a, str> {
+    let mut spans = Vec::new();
+    let goes_on =
+        |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    each(text, name, |end| {
+        let before = (end - name.len()).checked_sub(1).and_then(|at| text.as_bytes().get(at));
+        if !goes_on(before) && !goes_on(text.as_bytes().get(end)) {
+            spans.extend(assigned_value(text, end));
+        }
+    });
+    masked(text, spans)
+}
+
+fn masked(text: &str, mut spans: Vec<(usize, usize)>) -> Cow<'_, str> {
     if spans.is_empty() {
         return Cow::Borrowed(text);
     }

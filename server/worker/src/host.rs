@@ -3,7 +3,12 @@
 use std::os::unix::process::parent_id;
 use std::sync::Arc;
 
-use crosstie_api::host::{BusStatus, Host, Quarantined, ServerProcesses, WorkerPhase, WorkerProcess};
+use crosstie_api::host::{
+    BusStatus, Host, Quarantined, Replaying, ServerProcesses, WorkerPhase, WorkerProcess,
+};
+use crosstie_channels::replay::Replay;
+use crosstie_channels::routes::Routes;
+use crosstie_channels::staged::Staged;
 use crosstie_model::certificate::CertificateEnd;
 use crosstie_model::ports::ServiceDirectory;
 use crosstie_model::settings::ServerSettings;
@@ -34,6 +39,8 @@ pub(crate) struct WorkerHost {
     pub(crate) metrics: Metrics,
     /// To the other servers, while this worker is the singleton.
     pub(crate) bus: BusLink,
+    /// The channels.
+    pub(crate) routes: Arc<Staged<Routes>>,
 }
 
 impl Host for WorkerHost {
@@ -87,6 +94,11 @@ impl Host for WorkerHost {
 
     fn bus(&self) -> BusStatus {
         self.bus.status()
+    }
+
+    fn replay(&self, replay: Replay) -> Replaying {
+        let routes = self.routes.load_full();
+        Box::pin(async move { crosstie_channels::replay::replay(&routes, replay).await })
     }
 
     fn count_deployment(&self, outcome: &'static str) {

@@ -1,21 +1,31 @@
-//! What becomes of each finished request: its line in the access log, its counts, its span.
+//! What becomes of each finished request: its line in the access log, its counts, its span, and what the message log
+//! keeps of it.
 //!
 //! Handles are made when routes are built; a request then costs a few atomic additions and two moves into
 //! queues. Formatting, disk and network are other threads' work.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crosstie_channels::ports::{EntranceObserver, ObservedEntrance, RequestObserver, RequestRecord};
+use crosstie_channels::ports::{
+    Consumed, ConsumedRecord, EntranceObserver, Kept, ObservedEntrance, RequestObserver, RequestRecord,
+};
 use crosstie_model::certificate::{CertificateEnd, EXPIRY_METRIC};
+use crosstie_model::kept::KeepPolicy;
+use crosstie_model::ports::GaugeCells;
 use crosstie_model::refusal::RefusalReason;
 use crosstie_model::settings::ServerSettings;
 use crosstie_model::{ServiceName, TraceContext};
+use crosstie_outgoing::Environment;
 use crosstie_process::shm::Segment;
 use crosstie_security::tls;
-use crosstie_telemetry::metrics::{Gauge, OUTGOING_GAUGES, ObservedProcess, Sample, outgoing_gauge};
+use crosstie_telemetry::messages::{self, Limits, MessageLog, MessageRecord, Side};
+use crosstie_telemetry::metrics::{
+    Counter, Gauge, OUTGOING_GAUGES, ObservedProcess, Sample, counters, outgoing_gauge,
+};
 use crosstie_telemetry::traces::{
     AttributeValue, Endpoint, Sampler, SpanKind, SpanStatus, TraceOptions, Tracer,
 };
@@ -33,13 +43,14 @@ pub(crate) struct Telemetry {
     metrics: Metrics,
     refusals: Arc<Refusals>,
     traces: Option<Tracer>,
+    messages: MessageLog,
 }
 
 impl Telemetry {
-    /// Opens the access log and, if an endpoint is configured, the exporter, which sends on `runtime`.
+    /// Opens the access log, the message log and, if an endpoint is configured, the exporter, which sends on `runtime`.
     ///
     /// # Errors
-    /// The access log cannot be written, or the endpoint of the traces is no address.
+    /// A log cannot be written, or the endpoint of the traces is no address.
     pub(crate) fn start(
         directory: &Path,
         settings: &ServerSettings,
@@ -62,17 +73,32 @@ impl Telemetry {
                 Some(Tracer::new(Exporter::start(options, runtime), sampler))
             }
         };
-        Ok(Self { access, refusals: Arc::new(Refusals::new(metrics.clone())), metrics, traces })
+        let limits = Limits::new(&settings.message_log);
+        let messages = MessageLog::open(message_directory(directory), worker, limits)?;
+        let refusals = Arc::new(Refusals::new(metrics.clone()));
+        Ok(Self { access, refusals, metrics, traces, messages })
     }
 
-    /// What records spans; `None` where no collector is configured.
-    pub(crate) fn tracer(&self) -> Option<Tracer> {
-        self.traces.clone()
+    /// Where messages are kept.
+    pub(crate) fn messages(&self) -> MessageLog {
+        self.messages.clone()
+    }
+
+    /// What outgoings get of it.
+    pub(crate) fn environment(&self, gauges: Arc<dyn GaugeCells>) -> Environment {
+        Environment {
+            metrics: self.metrics.clone(),
+            gauges,
+            tracer: self.traces.clone(),
+            messages: Some(self.messages.clone()),
+        }
     }
 
     /// Counts in the server's metrics what this process's queues had to drop.
     pub(crate) fn count_drops(&self, log: &LogGuard) {
         self.metrics.count_log_drops(log, &self.access);
+        let counter = |family| self.metrics.counter(family, &[]);
+        self.messages.count_in(counter(&counters::MESSAGE_BODIES_DROPPED), counter(&counters::MESSAGE_WAITS));
         if let Some(traces) = &self.traces {
             traces.exporter().count_in(&self.metrics);
         }
@@ -94,8 +120,23 @@ impl RequestObserver for Telemetry {
             access: self.access.clone(),
             refusals: Arc::clone(&self.refusals),
             traces: self.traces.clone(),
+            outcomes: (entrance.kind == "amqp").then(|| self.outcomes(entrance.channel)),
+            messages: entrance
+                .message_log
+                .map(|kept| Messages { log: self.messages.clone(), policy: KeepPolicy::new(kept) }),
         })
     }
+}
+
+/// The directory of kept messages of the server in `directory`.
+pub(crate) fn message_directory(directory: &Path) -> PathBuf {
+    directory.join("logs").join(messages::DIRECTORY)
+}
+
+/// Where the messages of an entrance are kept, and how much of them.
+struct Messages {
+    log: MessageLog,
+    policy: Arc<KeepPolicy>,
 }
 
 /// The handles of one entrance.
@@ -107,9 +148,85 @@ struct Entrance {
     access: AccessLog,
     refusals: Arc<Refusals>,
     traces: Option<Tracer>,
+    messages: Option<Messages>,
+    /// What became of its messages, for one that consumes.
+    outcomes: Option<Outcomes>,
+}
+
+/// A counter for each outcome of a message.
+type Outcomes = [(Consumed, Counter); Consumed::ALL.len()];
+
+impl Telemetry {
+    fn outcomes(&self, channel: &str) -> Outcomes {
+        Consumed::ALL.map(|outcome| {
+            let labels = [("channel", channel), ("outcome", outcome.as_str())];
+            (outcome, self.metrics.counter(&counters::AMQP_MESSAGES, &labels))
+        })
+    }
 }
 
 impl Entrance {
+    fn consumer_span(&self, traces: &Tracer, record: &ConsumedRecord<'_>) {
+        let mut trace = *record.trace;
+        trace.sampled = traces.samples(&trace);
+        if !trace.sampled {
+            return;
+        }
+        let mut attributes = vec![
+            ("messaging.system", AttributeValue::Text("rabbitmq".to_owned())),
+            ("messaging.destination.name", AttributeValue::Text(record.queue.to_owned())),
+            ("crosstie.channel", AttributeValue::Shared(Arc::clone(&self.channel))),
+            ("crosstie.outcome", AttributeValue::Text(record.outcome.as_str().to_owned())),
+        ];
+        if let Some(service) = &self.service {
+            attributes.push(("crosstie.service", AttributeValue::Shared(service.to_shared())));
+        }
+        let status = match record.failure {
+            Some((kind, _)) => SpanStatus::Error(kind.default_text().to_owned()),
+            None => SpanStatus::Unset,
+        };
+        traces.span(SpanRecord {
+            trace,
+            name: Arc::clone(&self.channel),
+            kind: SpanKind::Consumer,
+            start: SystemTime::now().checked_sub(record.elapsed).unwrap_or(SystemTime::UNIX_EPOCH),
+            duration: record.elapsed,
+            status,
+            attributes,
+        });
+    }
+
+    fn keep(&self, messages: &Messages, record: &RequestRecord<'_>, time: SystemTime) {
+        let (parts, replay_of) = match record.kept {
+            Kept::Nothing => return,
+            Kept::Metadata => (None, None),
+            Kept::Parts(parts) => (Some(parts), None),
+            Kept::Replay(id, parts) => (parts, Some(id)),
+        };
+        messages.log.record(MessageRecord {
+            time,
+            micros: u64::try_from(record.elapsed.as_micros()).unwrap_or(u64::MAX),
+            trace: *record.trace,
+            side: Side::Channel,
+            name: Arc::clone(&self.channel),
+            kind: self.kind,
+            service: self.service.clone(),
+            method: Some(record.method.clone()),
+            path: record.path.to_owned(),
+            query: logged_query(record),
+            status: record.status,
+            problem: record.failure.map(|(kind, _)| kind.default_text()),
+            bytes_in: record.bytes_in,
+            bytes_out: record.bytes_out,
+            client: Some(record.client),
+            principal: record.principal.cloned(),
+            replay_of,
+            policy: Arc::clone(&messages.policy),
+            request: parts.map(|parts| Box::new(parts.request.clone())),
+            response: parts.map(|parts| Box::new(parts.response.clone())),
+        });
+    }
+
     fn span(&self, traces: &Tracer, record: &RequestRecord<'_>, start: SystemTime) {
         let mut trace = *record.trace;
         trace.sampled = traces.samples(&trace);
@@ -141,9 +258,37 @@ impl Entrance {
     }
 }
 
+fn logged_query(record: &RequestRecord<'_>) -> Option<LoggedQuery> {
+    let query = record.query?;
+    Some(LoggedQuery { raw: query.raw.to_owned(), masked: Arc::clone(query.masked) })
+}
+
 impl EntranceObserver for Entrance {
+    fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    fn keeps(&self) -> Option<&KeepPolicy> {
+        self.messages.as_ref().map(|messages| &*messages.policy)
+    }
+
+    fn room(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
+        let messages = self.messages.as_ref().filter(|messages| !messages.log.has_room())?;
+        Some(Box::pin(messages.log.wait_for_room()))
+    }
+
     fn samples(&self, trace: &TraceContext) -> bool {
         self.traces.as_ref().map_or(trace.sampled, |traces| traces.samples(trace))
+    }
+
+    fn consumed(&self, record: &ConsumedRecord<'_>) {
+        let status = record.failure.map_or(200, |(kind, _)| kind.status());
+        self.counts.request(status, record.elapsed, record.bytes_in, record.bytes_out);
+        let counters = self.outcomes.iter().flatten().filter(|(outcome, _)| *outcome == record.outcome);
+        counters.for_each(|(_, counter)| counter.add(1));
+        if let Some(traces) = &self.traces {
+            self.consumer_span(traces, record);
+        }
     }
 
     fn finished(&self, record: &RequestRecord<'_>) {
@@ -155,6 +300,9 @@ impl EntranceObserver for Entrance {
         if let Some(refused) = record.refused {
             self.refusals.tell(refused, &self.channel, record);
         }
+        if let Some(messages) = &self.messages {
+            self.keep(messages, record, time);
+        }
         if !self.access.is_enabled() {
             return;
         }
@@ -164,9 +312,7 @@ impl EntranceObserver for Entrance {
             client: record.client,
             method: record.method.clone(),
             path: record.path.to_owned(),
-            query: record
-                .query
-                .map(|query| LoggedQuery { raw: query.raw.to_owned(), masked: Arc::clone(query.masked) }),
+            query: logged_query(record),
             version: record.version,
             channel: (self.kind != "none").then(|| Arc::clone(&self.channel)),
             service: self.service.clone(),

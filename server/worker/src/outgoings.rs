@@ -121,6 +121,7 @@ mod tests {
             metrics: Metrics::new(Arc::clone(&segment) as _),
             gauges: Arc::new(SharedGauges::new(segment, 0)),
             tracer: None,
+            messages: None,
         };
         let resolver = SecretResolver::new(Arc::new(ClusterKey::generate().unwrap()), directory.to_owned());
         Outgoings::new(resolver, directory.to_owned(), environment)

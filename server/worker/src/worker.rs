@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crosstie_channels::amqp::{AmqpChannels, AmqpSurroundings};
 use crosstie_channels::ports::Ports;
 use crosstie_channels::routes::Routes;
 use crosstie_channels::server::{HttpServer, HttpServerOptions, Transport};
@@ -25,6 +26,7 @@ use crosstie_security::tls::ListenerTls;
 use crosstie_security::{ClusterKey, CredentialSource, ReloadingCertificate, SecretResolver, tls};
 use crosstie_telemetry::Metrics;
 use crosstie_telemetry::logging::{self, LogGuard, LogTarget, Terminal};
+use crosstie_telemetry::messages::MessageLog;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -36,12 +38,16 @@ use crate::inquiries::OutgoingInquiries;
 use crate::keep::Keeper;
 use crate::last_good::LastGood;
 use crate::live::{CurrentDirectory, CurrentLive, Live, Loader};
+use crate::nonces::SharedNonces;
 use crate::observe::Telemetry;
 use crate::outbox::Outbox;
 use crate::outgoings::Outgoings;
 use crate::ports::{Share, SharedConcurrency, SharedGauges};
 use crate::singleton::{BusLink, Duties};
 use crate::status::Status;
+
+/// How long a worker that ends waits until its messages are written.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Why a worker did not start: one of many reasons, for the log alone.
 type StartError = Box<dyn std::error::Error + Send + Sync>;
@@ -112,11 +118,11 @@ fn serve(
             other => tracing::warn!(other, "an inherited listener is of no use here"),
         }
     }
-    let http = parts.http.clone();
+    let (http, messages) = (parts.http.clone(), parts.messages.clone());
     let (serving, first_snapshot) = oneshot::channel();
     let (listening, accepting) = oneshot::channel();
     let thread = parts.start_control(control, management, serving, accepting)?;
-    traffic.block_on(async {
+    let served = traffic.block_on(async {
         // Fails only when the control thread ended, which the join below reports.
         if first_snapshot.await.is_ok() {
             for (listener, transport) in service {
@@ -125,7 +131,12 @@ fn serve(
             let _ = listening.send(());
         }
         join(thread).await
-    })
+    });
+    // Outgoings that services hold on to keep the log open to the end of the process.
+    if !messages.flush(FAREWELL) {
+        tracing::error!("messages that were not written are lost with this worker");
+    }
+    served
 }
 
 /// Waits for the control thread without holding up the reactor.
@@ -152,11 +163,13 @@ struct Parts {
     credentials: CredentialSource,
     ports: Ports,
     http: HttpServer,
+    amqp: Arc<AmqpChannels>,
     python: PythonRuntime,
     user_config: Arc<serde_json::Value>,
     host: Arc<WorkerHost>,
     outbox: Outbox,
     queue: tokio::sync::mpsc::UnboundedReceiver<ToSupervisor>,
+    messages: MessageLog,
 }
 
 impl Parts {
@@ -184,20 +197,17 @@ impl Parts {
         telemetry.count_drops(log);
         let user_config = Arc::new(user_config(&directory));
         let reactors = Reactors { control: runtime.handle(), traffic };
-        let python = start_python(&directory, &settings, reactors, &odb, &segment, &outbox, &user_config)?;
-        let gauges = Arc::new(SharedGauges::new(Arc::clone(&segment), index));
-        let outside = Environment { metrics: metrics.clone(), gauges, tracer: telemetry.tracer() };
+        let python = start_python(&directory, &settings, &reactors, &odb, &segment, &outbox, &user_config)?;
+        let messages = telemetry.messages();
+        let outside = telemetry.environment(Arc::new(SharedGauges::new(Arc::clone(&segment), index)));
         python.set_directory(Arc::new(CurrentDirectory(Arc::clone(&current))));
-        let ports = Ports {
-            rates: Arc::clone(&segment) as _,
-            concurrency: Arc::new(SharedConcurrency::new(Arc::clone(&segment), index)),
-            blame: Arc::clone(&segment) as _,
-            observer: Arc::new(telemetry),
-            status: Arc::new(Status::new(slot, &standing, &metrics, &segment, &settings)),
-        };
-        let (outgoings, credentials) = reach_out(&cluster_key, &directory, outside);
+        let status = Status::new(slot, &standing, &metrics, &segment, &settings);
+        let ports = ports(&segment, index, telemetry, status);
+        let nonces = SharedNonces::new(odb.clone(), runtime.handle().clone());
+        let (outgoings, credentials) = reach_out(&cluster_key, &directory, outside, nonces);
         let routes = Arc::new(Staged::new(no_routes(&settings, ports.clone()), in_force));
         let http = http_server(&routes, &segment, slot, &settings);
+        let amqp = Arc::new(consumers(&settings, &segment, index, &odb, &reactors));
         let host = Arc::new(WorkerHost {
             segment,
             outbox: outbox.clone(),
@@ -206,6 +216,7 @@ impl Parts {
             settings: Arc::clone(&settings),
             metrics,
             bus: BusLink::default(),
+            routes: Arc::clone(&routes),
         });
         Ok(Self {
             index,
@@ -224,11 +235,13 @@ impl Parts {
             credentials,
             ports,
             http,
+            amqp,
             python,
             user_config,
             host,
             outbox,
             queue,
+            messages,
         })
     }
 
@@ -283,6 +296,8 @@ impl Parts {
             refused: None,
             left_out: Default::default(),
             kept: None,
+            amqp: Arc::clone(&self.amqp),
+            segment: Arc::clone(&self.host.segment),
         };
         let duties = Duties {
             directory: self.directory.clone(),
@@ -307,18 +322,23 @@ impl Parts {
             duties,
             drain,
             http: self.http,
+            amqp: self.amqp,
             certificate: self.certificate,
             serving,
             listening,
             directory: self.directory,
         };
-        let runtime = self.runtime;
-        std::thread::Builder::new().name("control".into()).spawn(move || {
-            runtime.block_on(control.run());
-            // Calls to the ODB that services still wait for end with the process.
-            runtime.shutdown_background();
-        })
+        spawn(control, self.runtime)
     }
+}
+
+/// Runs `control` on a thread of its own.
+fn spawn(control: Control, runtime: Runtime) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("control".into()).spawn(move || {
+        runtime.block_on(control.run());
+        // Calls to the ODB that services still wait for end with the process.
+        runtime.shutdown_background();
+    })
 }
 
 /// Where host calls of services run.
@@ -329,10 +349,28 @@ struct Reactors<'a> {
     traffic: &'a Handle,
 }
 
+/// What consumes for channels of brokers.
+fn consumers(
+    settings: &ServerSettings,
+    segment: &Segment,
+    index: u16,
+    odb: &Odb,
+    reactors: &Reactors<'_>,
+) -> AmqpChannels {
+    AmqpChannels::new(AmqpSurroundings {
+        server: settings.server.name.to_string(),
+        index,
+        workers: segment.worker_count(),
+        data: Arc::new(OdbDataStore::new(odb.clone())),
+        io: reactors.control.clone(),
+        traffic: reactors.traffic.clone(),
+    })
+}
+
 fn start_python(
     directory: &Path,
     settings: &ServerSettings,
-    reactors: Reactors<'_>,
+    reactors: &Reactors<'_>,
     odb: &Odb,
     segment: &Arc<Segment>,
     outbox: &Outbox,
@@ -355,16 +393,29 @@ fn start_python(
     })?)
 }
 
+/// What channels meet shared memory and telemetry through.
+fn ports(segment: &Arc<Segment>, index: u16, telemetry: Telemetry, status: Status) -> Ports {
+    Ports {
+        rates: Arc::clone(segment) as _,
+        concurrency: Arc::new(SharedConcurrency::new(Arc::clone(segment), index)),
+        blame: Arc::clone(segment) as _,
+        observer: Arc::new(telemetry),
+        status: Arc::new(status),
+    }
+}
+
 /// What reaches other systems: outgoings, and the questions of those who check credentials.
 fn reach_out(
     cluster_key: &Arc<ClusterKey>,
     directory: &Path,
     outside: Environment,
+    nonces: SharedNonces,
 ) -> (Outgoings, CredentialSource) {
     let directory = directory.to_owned();
     let resolver = SecretResolver::new(Arc::clone(cluster_key), directory.clone());
     let inquiries = OutgoingInquiries::new(resolver.clone(), directory.clone(), outside.clone());
     let credentials = CredentialSource::new(resolver.clone(), Arc::new(inquiries));
+    let credentials = credentials.with_nonces(Arc::new(nonces));
     (Outgoings::new(resolver, directory, outside), credentials)
 }
 

@@ -113,6 +113,7 @@ pub(crate) fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         endpoints::account::ENDPOINTS,
         endpoints::member::ENDPOINTS,
         endpoints::certificate::ENDPOINTS,
+        endpoints::message::ENDPOINTS,
     ]
     .into_iter()
     .flatten()

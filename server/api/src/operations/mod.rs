@@ -20,6 +20,7 @@ mod export;
 mod join;
 mod library;
 mod member;
+mod message;
 mod past;
 mod ping;
 mod report;
@@ -55,6 +56,9 @@ pub use join::{
     Invitation, JoinAnswer, JoinRefused, JoinRequest, JoinTokenOrder, JoinTokenView, TOKEN_PREFIX,
 };
 pub use member::{Condition, MemberView, Removal};
+pub use message::{
+    MessageBodyView, MessageFilter, MessagePartView, MessageView, MessagesView, ReplayView,
+};
 pub use ping::PingView;
 pub use service::{Invocation, ServiceChannel, ServiceView};
 pub use status::{OdbState, ServerStatus, WorkerState};
@@ -86,6 +90,8 @@ struct Inner {
     serving: Serving,
     /// Checks that run at once: each may use a core and the memory its limit allows.
     checks: Semaphore,
+    /// Searches of kept messages that run at once: each reads the disk and takes a core.
+    searches: Semaphore,
     /// Held while a configuration repository is open.
     repository: Arc<Mutex<()>>,
     /// Held by a change that lost a race, so that of this server only one runs against the other servers.
@@ -94,6 +100,8 @@ struct Inner {
 
 /// How many artifacts are checked at once.
 const CONCURRENT_CHECKS: usize = 2;
+/// How many searches of kept messages run at once.
+const CONCURRENT_SEARCHES: usize = 2;
 
 impl Operations {
     /// The operations of the server that `parts` describe.
@@ -103,6 +111,7 @@ impl Operations {
             parts,
             serving: Serving::default(),
             checks: Semaphore::new(CONCURRENT_CHECKS),
+            searches: Semaphore::new(CONCURRENT_SEARCHES),
             repository: Arc::new(Mutex::new(())),
             overtaken: Mutex::new(()),
         };

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::client_address::Neighbour;
-use crate::ports::ConnectionShare;
+use crate::ports::{ConnectionShare, WholeShare};
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
@@ -206,20 +206,7 @@ impl Connections {
     /// Enters a new connection, whose other end is `neighbour` once it is let in.
     pub(super) fn enter(self: &Arc<Self>, neighbour: Neighbour) -> Arc<ConnectionState> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let now = self.advance();
-        let state = Arc::new(ConnectionState {
-            server: Arc::clone(self),
-            id,
-            neighbour,
-            http2: AtomicBool::new(false),
-            in_flight: AtomicU32::new(0),
-            idle_since: AtomicU64::new(now),
-            mid_head: AtomicBool::new(false),
-            write_blocked_since: AtomicU64::new(0),
-            order: AtomicU8::new(Order::Serve as u8),
-            closing: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
-        });
+        let state = Arc::new(ConnectionState::new(Arc::clone(self), id, neighbour));
         self.open.fetch_add(1, Ordering::Relaxed);
         self.all.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&state));
         state
@@ -246,11 +233,49 @@ impl Connections {
     }
 }
 
+/// Something that a draining server waits for, as it waits for a connection.
+pub(crate) struct Held(Arc<Connections>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.ended.notify_waiters();
+    }
+}
+
 impl ConnectionState {
+    fn new(server: Arc<Connections>, id: u64, neighbour: Neighbour) -> Self {
+        let now = server.advance();
+        Self {
+            server,
+            id,
+            neighbour,
+            http2: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            idle_since: AtomicU64::new(now),
+            mid_head: AtomicBool::new(false),
+            write_blocked_since: AtomicU64::new(0),
+            order: AtomicU8::new(Order::Serve as u8),
+            closing: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// The figures of requests that come over no connection.
+    pub(crate) fn unconnected() -> Arc<Self> {
+        Arc::new(Self::new(Connections::new(Arc::new(WholeShare)), 0, Neighbour::Anybody))
+    }
+
     pub(super) fn leave(&self) {
         self.server.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
         self.server.open.fetch_sub(1, Ordering::Relaxed);
         self.server.ended.notify_waiters();
+    }
+
+    /// Keeps the server from ending while something runs that its connection may not wait for.
+    pub(crate) fn hold(&self) -> Held {
+        self.server.open.fetch_add(1, Ordering::Relaxed);
+        Held(Arc::clone(&self.server))
     }
 
     pub(super) fn speaks(&self, protocol: Protocol) {

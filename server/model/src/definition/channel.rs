@@ -6,8 +6,13 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::amqp::AmqpChannel;
+use super::message_log::KeptMessages;
 use super::name::DefinitionName;
+use super::passthrough::PassthroughChannel;
 use super::rate_limit::RateRule;
+use super::soap::SoapChannel;
+use crate::failure::Fault;
 use crate::names::ServiceName;
 
 /// A channel by its `type`.
@@ -20,6 +25,12 @@ pub enum ChannelDefinition {
     Http(PlainHttpChannel),
     /// JSON-RPC 2.0: one path, several methods.
     Jsonrpc(JsonRpcChannel),
+    /// SOAP 1.1 and 1.2: one path, several operations.
+    Soap(Box<SoapChannel>),
+    /// Straight to an outgoing, with no service between.
+    Passthrough(Box<PassthroughChannel>),
+    /// AMQP 0-9-1: a queue's messages.
+    Amqp(Box<AmqpChannel>),
 }
 
 impl ChannelDefinition {
@@ -30,16 +41,82 @@ impl ChannelDefinition {
             Self::Rest(_) => "rest",
             Self::Http(_) => "http",
             Self::Jsonrpc(_) => "jsonrpc",
+            Self::Soap(_) => "soap",
+            Self::Passthrough(_) => "passthrough",
+            Self::Amqp(_) => "amqp",
         }
     }
 
-    /// What all HTTP channels share.
+    /// What all HTTP channels share; `None` for one that does not listen on HTTP.
     #[must_use]
-    pub fn entrance(&self) -> &HttpEntrance {
+    pub fn entrance(&self) -> Option<&HttpEntrance> {
         match self {
-            Self::Rest(channel) => &channel.entrance,
-            Self::Http(channel) => &channel.entrance,
-            Self::Jsonrpc(channel) => &channel.entrance,
+            Self::Rest(channel) => Some(&channel.entrance),
+            Self::Http(channel) => Some(&channel.entrance),
+            Self::Jsonrpc(channel) => Some(&channel.entrance),
+            Self::Soap(channel) => Some(&channel.entrance),
+            Self::Passthrough(channel) => Some(&channel.entrance),
+            Self::Amqp(_) => None,
+        }
+    }
+
+    /// Whether it is to be open.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        match self {
+            Self::Amqp(channel) => channel.active,
+            other => other.entrance().is_some_and(|entrance| entrance.active),
+        }
+    }
+
+    /// The security definition whose credentials callers must present.
+    #[must_use]
+    pub fn security(&self) -> Option<&DefinitionName> {
+        self.entrance().and_then(|entrance| entrance.security.as_ref())
+    }
+
+    /// How long whoever comes waits at most, in milliseconds, where it says.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        match self {
+            Self::Amqp(channel) => channel.deadline_ms,
+            other => other.entrance().and_then(|entrance| entrance.deadline_ms),
+        }
+    }
+
+    /// Where it is found: its path, or its queue.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        match self {
+            Self::Amqp(channel) => &channel.queue,
+            other => other.entrance().map_or("", |entrance| &entrance.path),
+        }
+    }
+
+    /// The outgoings it hands messages on to, each with the pointer of the field that names it.
+    #[must_use]
+    pub fn outgoings(&self) -> Vec<(String, &DefinitionName)> {
+        match self {
+            Self::Passthrough(channel) => channel.outgoings(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The outgoing it is reached over.
+    #[must_use]
+    pub fn connection(&self) -> Option<&DefinitionName> {
+        match self {
+            Self::Amqp(channel) => Some(&channel.connection),
+            _ => None,
+        }
+    }
+
+    /// The `wsdl` definition that describes its operations.
+    #[must_use]
+    pub fn wsdl(&self) -> Option<&DefinitionName> {
+        match self {
+            Self::Soap(channel) => channel.wsdl.as_ref(),
+            _ => None,
         }
     }
 
@@ -50,6 +127,11 @@ impl ChannelDefinition {
             Self::Rest(channel) => vec![channel.service.clone()],
             Self::Http(channel) => vec![channel.service.clone()],
             Self::Jsonrpc(channel) => channel.methods.values().cloned().collect(),
+            Self::Soap(channel) => channel.operations.values().cloned().collect(),
+            Self::Passthrough(channel) => {
+                channel.services().into_iter().map(|(_, service)| service).collect()
+            }
+            Self::Amqp(channel) => vec![channel.service.clone()],
         }
     }
 
@@ -57,13 +139,28 @@ impl ChannelDefinition {
     #[must_use]
     pub fn services_by_field(&self) -> Vec<(String, ServiceName)> {
         match self {
-            Self::Rest(_) | Self::Http(_) => {
+            Self::Rest(_) | Self::Http(_) | Self::Amqp(_) => {
                 self.services().into_iter().map(|service| ("/service".to_owned(), service)).collect()
             }
             Self::Jsonrpc(channel) => {
                 let methods = channel.methods.iter();
                 methods.map(|(method, service)| (method_pointer(method), service.clone())).collect()
             }
+            Self::Soap(channel) => {
+                let operations = channel.operations.iter();
+                operations.map(|(name, service)| (operation_pointer(name), service.clone())).collect()
+            }
+            Self::Passthrough(channel) => channel.services(),
+        }
+    }
+
+    /// What is wrong that a schema cannot say.
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        match self {
+            Self::Soap(channel) => channel.faults(),
+            Self::Passthrough(channel) => channel.faults(),
+            Self::Amqp(channel) => channel.faults(),
+            _ => Vec::new(),
         }
     }
 }
@@ -71,6 +168,11 @@ impl ChannelDefinition {
 /// The pointer of a JSON-RPC method.
 pub(super) fn method_pointer(method: &str) -> String {
     format!("/methods/{}", method.replace('~', "~0").replace('/', "~1"))
+}
+
+/// The pointer of a SOAP operation.
+pub(super) fn operation_pointer(operation: &str) -> String {
+    format!("/operations/{}", operation.replace('~', "~0").replace('/', "~1"))
 }
 
 /// What every channel that listens on HTTP has.
@@ -108,6 +210,9 @@ pub struct HttpEntrance {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub allow_from: Vec<IpNet>,
+    /// What is kept of its messages for search and replay; nothing when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_log: Option<KeptMessages>,
 }
 
 /// A REST channel.

@@ -5,13 +5,18 @@
 //! made of what passed. The order of work is always: [`Definition::from_value`], then
 //! [`Definition::references`] checked by whoever holds the other definitions.
 
+mod amqp;
 mod channel;
 mod dictionary;
+mod message_log;
 mod name;
 mod outgoing;
+mod passthrough;
 mod rate_limit;
 mod security;
 mod service;
+mod soap;
+mod wsdl;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,23 +27,33 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use amqp::{
+    AmqpChannel, AmqpDeadLetter, AmqpExchangeType, AmqpIdempotency, AmqpRetry, ConsumersPer, InDoubt,
+    MissingQueue,
+};
 pub use channel::{
     ChannelDefinition, Cors, DataFormat, HttpEntrance, JsonRpcChannel, PlainHttpChannel, RestChannel,
 };
 pub use dictionary::DictionaryDefinition;
+pub use message_log::{KeptBodies, KeptMessages};
 pub use name::DefinitionName;
 pub use outgoing::{
-    CircuitPolicy, ClientTls, HttpEndpoint, HttpProxy, HttpVersions, OutgoingDefinition, OutgoingFormat,
-    PingSettings, PlainHttpOutgoing, Redirects, RestOutgoing, RetryPolicy, SqlAuthentication, SqlEncryption,
-    SqlEndpoint, SqlEngine,
+    AmqpAddress, AmqpEndpoint, CircuitPolicy, ClientTls, HttpEndpoint, HttpProxy, HttpVersions,
+    OutgoingDefinition, OutgoingFormat, PingSettings, PlainHttpOutgoing, Redirects, RestOutgoing,
+    RetryPolicy, SoapEndpoint, SqlAuthentication, SqlEncryption, SqlEndpoint, SqlEngine,
+};
+pub use passthrough::{
+    Bodies, HeaderChanges, HeaderCondition, PassthroughChannel, PointerCondition, Route, XpathCondition,
 };
 pub use rate_limit::{RateKey, RatePeriod, RateRule};
 pub use security::{
     ApiKey, ApiKeyLocation, BasicAuth, Bearer, ClientCertificate, CredentialsIn, DistinguishedName, Group,
     Jwt, JwtAlgorithm, Oauth2ClientCredentials, Oauth2Introspection, SecurityDefinition, SecurityUse,
-    TokenRules, attribute_name,
+    TokenRules, WssPassword, WssUsernameToken, attribute_name,
 };
 pub use service::ServiceSettings;
+pub use soap::{Mtom, SoapChannel, SoapVersion};
+pub use wsdl::WsdlDefinition;
 
 use crate::failure::Fault;
 use crate::names::ServiceName;
@@ -60,12 +75,14 @@ pub enum DefinitionKind {
     Security,
     /// Run-time settings of a service that its code should not decide.
     Service,
+    /// The description of a SOAP service.
+    Wsdl,
 }
 
 impl DefinitionKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 5] =
-        [Self::Channel, Self::Dictionary, Self::Outgoing, Self::Security, Self::Service];
+    pub const ALL: [Self; 6] =
+        [Self::Channel, Self::Dictionary, Self::Outgoing, Self::Security, Self::Service, Self::Wsdl];
 
     /// The kind's word.
     #[must_use]
@@ -76,6 +93,7 @@ impl DefinitionKind {
             Self::Outgoing => "outgoing",
             Self::Security => "security",
             Self::Service => "service",
+            Self::Wsdl => "wsdl",
         }
     }
 }
@@ -134,6 +152,8 @@ pub enum DefinitionBody {
     Security(SecurityDefinition),
     /// Settings of a service.
     Service(ServiceSettings),
+    /// The description of a SOAP service.
+    Wsdl(WsdlDefinition),
 }
 
 /// One shape a definition can have: a kind, and the value of its `type` key where the kind has several.
@@ -157,6 +177,13 @@ const SHAPES: &[Shape] = &[
         schema: || schemars::schema_for!(JsonRpcChannel),
     },
     Shape {
+        kind: DefinitionKind::Channel,
+        tag: Some("passthrough"),
+        schema: || schemars::schema_for!(PassthroughChannel),
+    },
+    Shape { kind: DefinitionKind::Channel, tag: Some("soap"), schema: || schemars::schema_for!(SoapChannel) },
+    Shape { kind: DefinitionKind::Channel, tag: Some("amqp"), schema: || schemars::schema_for!(AmqpChannel) },
+    Shape {
         kind: DefinitionKind::Security,
         tag: Some("basic_auth"),
         schema: || schemars::schema_for!(BasicAuth),
@@ -172,6 +199,11 @@ const SHAPES: &[Shape] = &[
         kind: DefinitionKind::Security,
         tag: Some("oauth2_introspection"),
         schema: || schemars::schema_for!(Oauth2Introspection),
+    },
+    Shape {
+        kind: DefinitionKind::Security,
+        tag: Some("wss_username_token"),
+        schema: || schemars::schema_for!(WssUsernameToken),
     },
     Shape { kind: DefinitionKind::Security, tag: Some("group"), schema: || schemars::schema_for!(Group) },
     Shape { kind: DefinitionKind::Security, tag: Some("bearer"), schema: || schemars::schema_for!(Bearer) },
@@ -190,13 +222,24 @@ const SHAPES: &[Shape] = &[
         tag: Some("http"),
         schema: || schemars::schema_for!(PlainHttpOutgoing),
     },
+    Shape {
+        kind: DefinitionKind::Outgoing,
+        tag: Some("soap"),
+        schema: || schemars::schema_for!(SoapEndpoint),
+    },
     Shape { kind: DefinitionKind::Outgoing, tag: Some("sql"), schema: || schemars::schema_for!(SqlEndpoint) },
+    Shape {
+        kind: DefinitionKind::Outgoing,
+        tag: Some("amqp"),
+        schema: || schemars::schema_for!(AmqpEndpoint),
+    },
     Shape {
         kind: DefinitionKind::Dictionary,
         tag: None,
         schema: || schemars::schema_for!(DictionaryDefinition),
     },
     Shape { kind: DefinitionKind::Service, tag: None, schema: || schemars::schema_for!(ServiceSettings) },
+    Shape { kind: DefinitionKind::Wsdl, tag: None, schema: || schemars::schema_for!(WsdlDefinition) },
 ];
 
 type CompiledShapes = HashMap<(DefinitionKind, Option<&'static str>), Schema>;
@@ -271,9 +314,11 @@ impl Definition {
             DefinitionKind::Outgoing => serde_json::from_value(value).map(DefinitionBody::Outgoing),
             DefinitionKind::Security => serde_json::from_value(value).map(DefinitionBody::Security),
             DefinitionKind::Service => serde_json::from_value(value).map(DefinitionBody::Service),
+            DefinitionKind::Wsdl => serde_json::from_value(value).map(DefinitionBody::Wsdl),
         };
         let body = decoded.map_err(|error| fault("", error.to_string()))?;
         let faults = match &body {
+            DefinitionBody::Channel(channel) => channel.faults(),
             DefinitionBody::Outgoing(outgoing) => outgoing.faults(),
             DefinitionBody::Security(security) => security.faults(),
             _ => Vec::new(),
@@ -296,11 +341,24 @@ impl Definition {
         let security = |(pointer, name): (&str, &DefinitionName)| {
             (pointer.to_owned(), DefinitionId { kind: DefinitionKind::Security, name: name.clone() })
         };
+        let wsdl = |(pointer, name): (&str, &DefinitionName)| {
+            (pointer.to_owned(), DefinitionId { kind: DefinitionKind::Wsdl, name: name.clone() })
+        };
         match &self.body {
             DefinitionBody::Channel(channel) => {
-                channel.entrance().security.iter().map(|name| security(("/security", name))).collect()
+                let credentials = channel.security().map(|name| security(("/security", name)));
+                let described = channel.wsdl().map(|name| wsdl(("/wsdl", name)));
+                let outgoing = |(pointer, name): (String, &DefinitionName)| {
+                    (pointer, DefinitionId { kind: DefinitionKind::Outgoing, name: name.clone() })
+                };
+                let connection = channel.connection().map(|name| ("/connection".to_owned(), name));
+                let outgoings = connection.into_iter().chain(channel.outgoings()).map(outgoing);
+                credentials.into_iter().chain(described).chain(outgoings).collect()
             }
-            DefinitionBody::Outgoing(outgoing) => outgoing.security().into_iter().map(security).collect(),
+            DefinitionBody::Outgoing(outgoing) => {
+                let credentials = outgoing.security().into_iter().map(security);
+                credentials.chain(outgoing.wsdl().map(|name| wsdl(("/wsdl", name)))).collect()
+            }
             DefinitionBody::Security(body) => {
                 let members = body.references();
                 members.iter().map(|(pointer, name)| security((pointer.as_str(), *name))).collect()
@@ -343,18 +401,29 @@ impl Definition {
 #[must_use]
 pub fn references_in(kind: DefinitionKind, body: &Value) -> Vec<(String, DefinitionId)> {
     let pointers: &[&str] = match kind {
-        DefinitionKind::Channel => &["/security"],
-        DefinitionKind::Outgoing => &["/security", "/proxy/security"],
+        DefinitionKind::Channel => &["/security", "/wsdl", "/connection", "/outgoing"],
+        DefinitionKind::Outgoing => &["/security", "/proxy/security", "/wsdl"],
         _ => &[],
     };
     let fields = pointers.iter().filter_map(|pointer| Some(((*pointer).to_owned(), body.pointer(pointer)?)));
     let members = body.get("any_of").filter(|_| kind == DefinitionKind::Security).and_then(Value::as_array);
     let members = members.into_iter().flatten().enumerate();
+    let routes = body.get("routes").filter(|_| kind == DefinitionKind::Channel).and_then(Value::as_array);
+    let routes = routes.into_iter().flatten().enumerate();
+    let routed = routes
+        .filter_map(|(index, route)| Some((format!("/routes/{index}/outgoing"), route.get("outgoing")?)));
     fields
         .chain(members.map(|(index, member)| (format!("/any_of/{index}"), member)))
+        .chain(routed)
         .filter_map(|(pointer, name)| {
             let name = name.as_str()?.parse().ok()?;
-            Some((pointer, DefinitionId { kind: DefinitionKind::Security, name }))
+            let kind = match pointer.as_str() {
+                "/wsdl" => DefinitionKind::Wsdl,
+                "/connection" => DefinitionKind::Outgoing,
+                pointer if pointer.ends_with("/outgoing") => DefinitionKind::Outgoing,
+                _ => DefinitionKind::Security,
+            };
+            Some((pointer, DefinitionId { kind, name }))
         })
         .collect()
 }
@@ -369,7 +438,11 @@ pub fn services_in(kind: DefinitionKind, body: &Value) -> Vec<(String, ServiceNa
     let one = body.get("service").map(|service| ("/service".to_owned(), service));
     let methods = body.get("methods").and_then(Value::as_object).into_iter().flatten();
     let several = methods.map(|(method, service)| (channel::method_pointer(method), service));
-    let named = one.into_iter().chain(several);
+    let operations = body.get("operations").and_then(Value::as_object).into_iter().flatten();
+    let operations = operations.map(|(name, service)| (channel::operation_pointer(name), service));
+    let observers =
+        ["before", "after"].into_iter().filter_map(|key| Some((format!("/{key}"), body.get(key)?)));
+    let named = one.into_iter().chain(several).chain(operations).chain(observers);
     named
         .filter_map(|(pointer, service)| Some((pointer, ServiceName::new(service.as_str()?).ok()?)))
         .collect()
@@ -406,6 +479,9 @@ mod tests {
         for value in [
             json!({"type": "rest", "path": "/a", "service": "demo.a", "security": "keys", "methods": ["GET"]}),
             json!({"type": "http", "path": "/a", "service": "demo.a"}),
+            json!({"type": "soap", "path": "/a", "security": "keys", "wsdl": "a", "operations": {"A": "demo.a"}}),
+            json!({"type": "passthrough", "path": "/a", "security": "keys", "outgoing": "a", "before": "demo.a",
+                "after": "demo.b", "routes": [{"outgoing": "b", "percent": 10.0}], "bodies": "both"}),
             json!({"type": "jsonrpc", "path": "/a", "security": "keys", "methods": {"a/b": "demo.a", "c": "demo.c"}}),
         ] {
             let definition = Definition::from_value(id(DefinitionKind::Channel, "a"), value.clone()).unwrap();
@@ -534,6 +610,56 @@ mod tests {
         assert_eq!(pointers, ["/security", "/proxy/security"]);
         let fields: Vec<_> = definition.secrets().into_iter().map(|(field, _)| field).collect();
         assert_eq!(fields, ["tls/key"]);
+    }
+
+    #[test]
+    fn a_passthrough_channel_that_could_never_work_is_refused() {
+        let body = |key: &str, value: Value| {
+            let mut body = json!({"type": "passthrough", "path": "/a", "outgoing": "a"});
+            body[key] = value;
+            Definition::from_value(id(DefinitionKind::Channel, "a"), body)
+        };
+        for (key, value, pointer) in [
+            ("forward_path", json!("/a/{b"), "/forward_path"),
+            ("request_headers", json!({"set": {"Host": "x"}}), "/request_headers/set/Host"),
+            ("request_headers", json!({"set": {"X": "a\nb"}}), "/request_headers/set/X"),
+            ("response_headers", json!({"remove": ["a b"]}), "/response_headers/remove/0"),
+            ("routes", json!([{"outgoing": "b"}]), "/routes/0"),
+            ("routes", json!([{"outgoing": "b", "percent": 101}]), "/routes/0/percent"),
+            ("routes", json!([{"outgoing": "b", "header": {"name": "a b"}}]), "/routes/0/header/name"),
+            (
+                "routes",
+                json!([{"outgoing": "b", "percent_by": "X", "header": {"name": "a"}}]),
+                "/routes/0/percent_by",
+            ),
+            ("routes", json!([{"outgoing": "b", "pointer": {"at": "a"}}]), "/routes/0/pointer/at"),
+            ("bodies", json!("requests"), "/bodies"),
+            ("bodies", json!("answers"), "/bodies"),
+        ] {
+            let faults = body(key, value.clone()).unwrap_err();
+            assert!(faults.iter().any(|fault| fault.pointer == pointer), "{key} {value}: {faults:?}");
+        }
+        assert!(
+            body("routes", json!([{"outgoing": "b", "percent": 0.5, "percent_by": "X-Customer"}])).is_ok()
+        );
+    }
+
+    #[test]
+    fn a_soap_outgoing_names_its_description() {
+        let value = json!({
+            "type": "soap", "wsdl": "billing", "port": "BillingSoap12", "version": "1.2", "addressing": true,
+            "mtom_from_bytes": 4096, "timestamp_s": 60, "address": "https://billing.example/soap", "security": "token"
+        });
+        let definition = Definition::from_value(id(DefinitionKind::Outgoing, "b"), value.clone()).unwrap();
+        assert_eq!(definition.to_value().unwrap(), value);
+        let needed: Vec<_> =
+            definition.references().into_iter().map(|(at, id)| format!("{at} {id}")).collect();
+        assert_eq!(needed, ["/security security/token", "/wsdl wsdl/billing"]);
+        assert_eq!(references_in(DefinitionKind::Outgoing, &value), definition.references());
+        let with_place =
+            json!({"type": "soap", "wsdl": "b", "address": "http://b.example", "path": "/a/{b}"});
+        let faults = Definition::from_value(id(DefinitionKind::Outgoing, "b"), with_place).unwrap_err();
+        assert_eq!(faults[0].pointer, "/path");
     }
 
     #[test]

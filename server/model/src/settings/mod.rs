@@ -4,6 +4,7 @@
 mod bus;
 mod cluster;
 mod http;
+mod message_log;
 mod runtime;
 mod telemetry;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use bus::{BusSection, BusUrl, BusUrlError};
 pub use cluster::ClusterSection;
 pub use http::{Front, HttpSettings};
+pub use message_log::MessageLogSection;
 pub use runtime::PythonSettings;
 pub use telemetry::{BodyFormat, LogLevel, LogSettings, TelemetrySettings};
 
@@ -50,6 +52,9 @@ pub struct ServerSettings {
     /// Logs.
     #[serde(default)]
     pub log: LogSettings,
+    /// Kept messages.
+    #[serde(default)]
+    pub message_log: MessageLogSection,
     /// Metrics and traces.
     #[serde(default)]
     pub telemetry: TelemetrySettings,

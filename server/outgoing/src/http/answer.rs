@@ -190,6 +190,11 @@ impl Body for Receiving {
                     return Poll::Ready(Some(Err(this.fail(error))));
                 };
                 this.left = left;
+                if let (Some((observed, _)), Some(data)) = (&mut this.call, frame.data_ref())
+                    && let Some(kept) = observed.kept()
+                {
+                    kept.receives(data);
+                }
                 if this.incoming.is_end_stream() {
                     this.finish();
                 } else {

@@ -32,6 +32,14 @@ impl From<CallBody> for SendBody {
 }
 
 impl SendBody {
+    /// All of it, where it is all there.
+    pub(crate) fn whole(&self) -> Option<&Bytes> {
+        match self {
+            Self::Full(bytes) => Some(bytes),
+            Self::Done | Self::Pieces(_) => None,
+        }
+    }
+
     /// The same body once more; `None` when it can be sent only once.
     pub(crate) fn again(&self) -> Option<Self> {
         match self {

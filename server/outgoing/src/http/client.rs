@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use crosstie_model::definition::{
-    HttpEndpoint, HttpVersions, OutgoingFormat, PingSettings, Redirects, SecurityDefinition,
+    HttpEndpoint, HttpVersions, OutgoingDefinition, OutgoingFormat, PingSettings, Redirects,
+    SecurityDefinition,
 };
 use crosstie_model::outgoing::{
     CallBody, Connection, ExpandError, HttpAnswer, HttpCall, HttpOutgoing, OutgoingError, Pace, PathTemplate,
@@ -92,7 +93,9 @@ impl HttpClient {
         environment: &Environment,
     ) -> Result<Self, OpenError> {
         let name = blueprint.name().to_shared();
-        let observer = Observer::new(Arc::clone(&name), blueprint.definition().type_name(), environment);
+        let definition = blueprint.definition();
+        let (type_name, kept) = (definition.type_name(), definition.message_log());
+        let observer = Observer::keeping(Arc::clone(&name), type_name, environment, kept);
         let (origin, url) = Origin::parse("address", &endpoint.address)?;
         let proxy = endpoint.proxy.as_ref().map(|proxy| {
             let (origin, _) = Origin::parse("proxy/address", &proxy.address)?;
@@ -122,7 +125,8 @@ impl HttpClient {
         };
         let tokens =
             |found: &blueprint::Credentials| token_source(found, blueprint, &connector, endpoint, &observer);
-        let credentials = Credentials::of(blueprint.credentials("/security"), tokens)?;
+        let presented = blueprint.credentials("/security").filter(|found| !is_in_message(blueprint, found));
+        let credentials = Credentials::of(presented, tokens)?;
         let template = PathTemplate::parse(&endpoint.path)
             .map_err(|error| OpenError::field("path", error.to_string()))?;
         let max_connections = usize::try_from(endpoint.max_connections).unwrap_or(usize::MAX);
@@ -182,6 +186,9 @@ impl HttpClient {
         let deadline = call.deadline.min(own);
         let pace = call.pace;
         let request = self.outbound(call, observed)?;
+        if let Some(kept) = observed.kept() {
+            kept.sends(&request.method, &request.target, &request.headers, request.body.whole());
+        }
         let admitted = match (self.circuit.admit(started), circuit) {
             (Ok(admitted), _) => Some(admitted),
             (Err(_), OpenCircuit::LetsThrough) => None,
@@ -230,6 +237,9 @@ impl HttpClient {
         let status = i64::from(head.status.as_u16());
         observed.attribute("http.response.status_code", || AttributeValue::Int(status));
         strip_answer(&mut head.headers);
+        if let Some(kept) = observed.kept() {
+            kept.answers(head.status, &head.headers);
+        }
         let outcome = match head.status.as_u16() {
             400..=499 => CallOutcome::ClientError,
             500.. => CallOutcome::ServerError,
@@ -248,6 +258,7 @@ impl HttpClient {
     }
 
     async fn observed(&self, call: HttpCall, circuit: OpenCircuit) -> Result<HttpAnswer, OutgoingError> {
+        self.observer.wait_for_room(call.deadline).await?;
         let mut observed = self.observer.begin(&call.trace, SpanKind::Client);
         let called = self.call(call, circuit, &mut observed).await;
         let checked = called.and_then(|(inbound, waited)| {
@@ -300,6 +311,12 @@ fn verdict(error: &OutgoingError, is_own_deadline: bool) -> Verdict {
         | Trouble::Broken
         | Trouble::Protocol => verdict_of(CallOutcome::Failed(error.trouble)),
     }
+}
+
+/// Whether credentials stand in the messages of an outgoing, which HTTP knows nothing of.
+fn is_in_message(blueprint: &Blueprint, found: &blueprint::Credentials) -> bool {
+    matches!(blueprint.definition(), OutgoingDefinition::Soap(_))
+        && matches!(found.definition, SecurityDefinition::WssUsernameToken(_))
 }
 
 fn server_name(origin: &Origin, endpoint: &HttpEndpoint) -> Result<ServerName<'static>, OpenError> {

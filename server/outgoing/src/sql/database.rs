@@ -55,6 +55,19 @@ impl Inner {
         observed
     }
 
+    /// Begins to observe a call that runs a statement, once there is room for what is kept of it.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub(super) async fn observe_statement(&self, call: &SqlCall) -> Result<Observed, SqlError> {
+        self.observer.wait_for_room(call.deadline).await?;
+        let mut observed = self.observe(&call.trace);
+        if let Some(kept) = observed.kept() {
+            kept.runs(&call.statement);
+        }
+        Ok(observed)
+    }
+
     /// Runs `work` where the connections live. It is dropped when the caller goes away.
     pub(super) async fn on_runtime<T: Send + 'static>(
         &self,
@@ -167,7 +180,7 @@ impl SqlOutgoing for Database {
     async fn run(&self, call: SqlCall) -> Result<SqlResult, SqlError> {
         let inner = Arc::clone(&self.0);
         let running = async move {
-            let watched = inner.observe(&call.trace);
+            let watched = inner.observe_statement(&call).await?;
             observed(watched, inner.run_alone(&call).await)
         };
         self.0.on_runtime(running).await
@@ -176,7 +189,7 @@ impl SqlOutgoing for Database {
     async fn stream(&self, call: SqlCall) -> Result<Arc<dyn SqlStream>, SqlError> {
         let inner = Arc::clone(&self.0);
         let starting = async move {
-            let watched = inner.observe(&call.trace);
+            let watched = inner.observe_statement(&call).await?;
             let leased = match inner.template(&call, Setting::Alone) {
                 Ok(_) => inner.pool.lease(call.deadline).await,
                 Err(error) => Err(error),

@@ -53,7 +53,8 @@ impl Database {
             SqlEngine::Sqlite => Dialect::Sqlite,
         };
         let name: Arc<str> = blueprint.name().as_str().into();
-        let observer = Observer::new(Arc::clone(&name), "sql", environment);
+        let kept = endpoint.message_log.as_ref();
+        let observer = Observer::keeping(Arc::clone(&name), "sql", environment, kept);
         let limits = Limits {
             size: count(endpoint.max_connections).max(1),
             wait: Duration::from_millis(endpoint.wait_deadline_ms),

@@ -100,7 +100,7 @@ impl SqlTransaction for Transaction {
     async fn run(&self, call: SqlCall) -> Result<SqlResult, SqlError> {
         let (inner, mut taken) = (Arc::clone(&self.inner), self.take(State::Busy)?);
         let running = async move {
-            let watched = inner.observe(&call.trace);
+            let watched = inner.observe_statement(&call).await?;
             let ran = inner.run_on(taken.lease()?, &call, Setting::Transaction).await;
             taken.give_back();
             observed(watched, ran)
@@ -112,7 +112,7 @@ impl SqlTransaction for Transaction {
         let (inner, mut taken) = (Arc::clone(&self.inner), self.take(State::Streaming)?);
         let state = Arc::clone(&self.state);
         let starting = async move {
-            let watched = inner.observe(&call.trace);
+            let watched = inner.observe_statement(&call).await?;
             if let Err(error) = inner.template(&call, Setting::Transaction) {
                 taken.give_back();
                 return observed(watched, Err(error));

@@ -12,6 +12,7 @@
 mod calls;
 mod circuit;
 mod http2;
+mod message_log;
 mod oauth;
 mod pool;
 mod proxy;

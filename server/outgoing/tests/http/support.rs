@@ -16,6 +16,7 @@ use crosstie_model::{Definition, DefinitionBody, DefinitionId, DefinitionKind, S
 use crosstie_outgoing::{Blueprint, Environment, OpenError, open};
 use crosstie_security::{ClusterKey, SecretResolver};
 use crosstie_telemetry::Metrics;
+use crosstie_telemetry::messages::MessageLog;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -37,6 +38,8 @@ pub(crate) struct World {
     cells: Arc<Cells>,
     gauges: Arc<Gauges>,
     resolver: SecretResolver,
+    /// Where messages are kept.
+    pub(crate) messages: Option<MessageLog>,
 }
 
 impl World {
@@ -45,12 +48,17 @@ impl World {
         let key = Arc::new(ClusterKey::generate().unwrap());
         let resolver = SecretResolver::new(key, directory.path().to_owned());
         let snapshot = Snapshot::default();
-        Self { snapshot, directory, cells: Arc::default(), gauges: Arc::default(), resolver }
+        Self { snapshot, directory, cells: Arc::default(), gauges: Arc::default(), resolver, messages: None }
     }
 
     /// Adds a security definition.
-    pub(crate) fn security(mut self, name: &str, body: Value) -> Self {
-        let id = DefinitionId { kind: DefinitionKind::Security, name: name.parse().unwrap() };
+    pub(crate) fn security(self, name: &str, body: Value) -> Self {
+        self.define(DefinitionKind::Security, name, body)
+    }
+
+    /// Adds a definition that the outgoing refers to.
+    pub(crate) fn define(mut self, kind: DefinitionKind, name: &str, body: Value) -> Self {
+        let id = DefinitionId { kind, name: name.parse().unwrap() };
         let definition = Definition::from_value(id, body).unwrap();
         self.snapshot.definitions.insert(definition.id, definition.body);
         self
@@ -63,6 +71,14 @@ impl World {
     }
 
     pub(crate) fn try_open(&self, body: Value) -> Result<Arc<dyn HttpOutgoing>, OpenError> {
+        match self.try_open_any(body)? {
+            Outgoing::Http(outgoing) => Ok(outgoing),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Opens an outgoing of any type.
+    pub(crate) fn try_open_any(&self, body: Value) -> Result<Outgoing, OpenError> {
         let id = DefinitionId { kind: DefinitionKind::Outgoing, name: "crm".parse().unwrap() };
         let definition = Definition::from_value(id, body).unwrap();
         let DefinitionBody::Outgoing(outgoing) = &definition.body else { panic!("{definition:?}") };
@@ -73,11 +89,9 @@ impl World {
             metrics: Metrics::new(Arc::clone(&self.cells) as _),
             gauges: Arc::clone(&self.gauges) as _,
             tracer: None,
+            messages: self.messages.clone(),
         };
-        match open(&blueprint, &environment)? {
-            Outgoing::Http(outgoing) => Ok(outgoing),
-            other => panic!("{other:?}"),
-        }
+        open(&blueprint, &environment)
     }
 
     /// Opens an outgoing of type `http` to `upstream` with more settings.

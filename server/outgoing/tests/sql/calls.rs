@@ -331,3 +331,23 @@ async fn a_parameter_may_stand_in_many_places() {
         assert_eq!(value, text("a"));
     }
 }
+
+#[tokio::test]
+async fn statements_are_kept_without_the_values_of_their_parameters() {
+    let database = TestDatabase::new(Engine::Sqlite).await;
+    let client = database.open_with(json!({"message_log": {"bodies": "request"}})).await;
+    let statement = "select  :a + 1 AS b";
+    client.run(statement, &[("a", Int(7_654_321))]).await.unwrap();
+    client.run("SELECT nothing FROM nowhere", &[]).await.unwrap_err();
+    let transaction = client.begin().await;
+    transaction.run(call("SELECT 2", &[])).await.unwrap();
+    let kept = client.kept();
+    let seen: Vec<_> = kept.iter().filter(|message| !message.path.is_empty()).collect();
+    let paths: Vec<_> = seen.iter().map(|message| (message.path.as_str(), message.is_failed())).collect();
+    assert_eq!(paths, [("SELECT", false), ("SELECT", true), ("SELECT", false)]);
+    let body = seen[0].request.clone().unwrap().body.unwrap();
+    assert_eq!(body.bytes, statement.as_bytes());
+    let quiet = database.open_with(json!({})).await;
+    quiet.run("SELECT 1", &[]).await.unwrap();
+    assert_eq!(quiet.kept().len(), kept.len(), "an outgoing that keeps nothing adds nothing");
+}

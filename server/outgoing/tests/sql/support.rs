@@ -13,11 +13,13 @@ use crosstie_model::outgoing::{
     SqlType, SqlValue,
 };
 use crosstie_model::ports::{CounterCells, GaugeCell, GaugeCells};
+use crosstie_model::settings::MessageLogSection;
 use crosstie_model::{Snapshot, TraceContext};
 use crosstie_outgoing::{Blueprint, Environment, OpenError, open};
 use crosstie_parts::{MariaDb, PartTls, Postgres};
 use crosstie_security::{ClusterKey, SecretResolver};
 use crosstie_telemetry::Metrics;
+use crosstie_telemetry::messages::{Limits, MessageLog, MessageQuery, StoredMessage, search};
 use crosstie_test_support::parts::TestPart;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -129,11 +131,17 @@ impl TestDatabase {
         let blueprint = Blueprint::draw(&name, &definition, &Snapshot::default(), &resolver, &directory)?;
         let gauges = Arc::new(Gauges::default());
         let metrics = Metrics::new(Arc::new(Cells::default()));
-        let environment =
-            Environment { metrics: metrics.clone(), gauges: Arc::clone(&gauges) as _, tracer: None };
+        let limits = Limits::new(&MessageLogSection::default());
+        let messages = MessageLog::open(directory.join("messages"), 0, limits).unwrap();
+        let environment = Environment {
+            metrics: metrics.clone(),
+            gauges: Arc::clone(&gauges) as _,
+            tracer: None,
+            messages: Some(messages.clone()),
+        };
         let Outgoing::Sql(database) = open(&blueprint, &environment)? else { panic!("not a database") };
         let directory = Arc::clone(&self.directory);
-        Ok(Client { database, gauges, metrics, _directory: directory })
+        Ok(Client { database, gauges, metrics, messages, directory })
     }
 }
 
@@ -149,11 +157,21 @@ pub(crate) struct Client {
     pub(crate) database: Arc<dyn SqlOutgoing>,
     gauges: Arc<Gauges>,
     metrics: Metrics,
+    messages: MessageLog,
     /// Where a file of SQLite is.
-    _directory: Arc<TempDir>,
+    directory: Arc<TempDir>,
 }
 
 impl Client {
+    /// The messages that are kept, oldest first.
+    pub(crate) fn kept(&self) -> Vec<StoredMessage> {
+        assert!(self.messages.flush(Duration::from_secs(60)));
+        let query = MessageQuery { bodies: true, limit: 100, ..MessageQuery::default() };
+        let directory = self.directory.path().join("messages");
+        let found = search(&directory, &query, Instant::now() + Duration::from_secs(60)).unwrap();
+        found.messages.into_iter().rev().collect()
+    }
+
     /// Runs one statement.
     pub(crate) async fn run(
         &self,

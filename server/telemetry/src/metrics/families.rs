@@ -106,6 +106,16 @@ pub mod counters {
         "crosstie_snapshots_total",
         "Snapshots that workers were to serve, by what became of them.",
     );
+    /// Bodies that the message log kept not, for lack of room.
+    pub const MESSAGE_BODIES_DROPPED: Family = Family::counter(
+        "crosstie_message_log_bodies_dropped_total",
+        "Bodies that were not kept in the message log because they came faster than they could be written.",
+    );
+    /// Waits for room in the message log.
+    pub const MESSAGE_WAITS: Family = Family::counter(
+        "crosstie_message_log_waits_total",
+        "Requests and calls that waited because messages came faster than they could be written.",
+    );
     /// Refused credentials. Labels `security`, the definition, and `reason`.
     pub const REFUSED_CREDENTIALS: Family = Family::counter(
         "crosstie_refused_credentials_total",
@@ -125,6 +135,12 @@ pub mod counters {
     pub const OUTGOING_WAITS: Family = Family::counter(
         "crosstie_outgoing_connection_waits_total",
         "Calls that had to wait for a connection of the pool, by outgoing.",
+    );
+    /// Messages of AMQP channels. Labels `channel` and `outcome`: `done`, `again`, `dead_letter`, `duplicate`,
+    /// `recounted`, `put_back`.
+    pub const AMQP_MESSAGES: Family = Family::counter(
+        "crosstie_amqp_messages_total",
+        "Messages that AMQP channels consumed, by channel and what became of them.",
     );
     /// Connections to the broker.
     pub const BUS_CONNECTIONS: Family =
@@ -147,12 +163,15 @@ pub(super) const FAMILIES: &[Family] = &[
     counters::SPANS_EXPORTED,
     counters::DEPLOYMENTS,
     counters::SNAPSHOTS,
+    counters::MESSAGE_BODIES_DROPPED,
+    counters::MESSAGE_WAITS,
     counters::REFUSED_CREDENTIALS,
     OUTGOING_CALLS,
     OUTGOING_DURATION,
     counters::OUTGOING_RETRIES,
     counters::OUTGOING_CONNECTIONS,
     counters::OUTGOING_WAITS,
+    counters::AMQP_MESSAGES,
     counters::BUS_CONNECTIONS,
     counters::BUS_NOTICES,
     Family::counter(

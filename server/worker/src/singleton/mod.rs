@@ -10,6 +10,7 @@ mod comparison;
 mod history;
 mod leader;
 mod member;
+mod messages;
 mod settings;
 
 use std::net::TcpListener;
@@ -35,6 +36,7 @@ use self::member::Member;
 use self::settings::InForce;
 use crate::follow::Standing;
 use crate::host::WorkerHost;
+use crate::observe::message_directory;
 use crate::outbox::Outbox;
 use crate::pickup::{Memory, Pickup};
 
@@ -146,6 +148,8 @@ impl Duties {
         tasks.spawn(async move { reporting.keep_reports().await });
         let security = self.settings.security.clone();
         tasks.spawn(certificates::watch(directory.clone(), security, self.outbox.clone()));
+        let kept = message_directory(&directory);
+        tasks.spawn(messages::age(kept, self.settings.message_log.clone()));
         let broker = bus::options(&directory, &self.settings, &self.cluster_key);
         tasks.spawn(Bridge::new(&self.host).run(broker));
         if self.settings.deploy.pickup {

@@ -6,5 +6,6 @@ pub(crate) mod configuration;
 pub(crate) mod definition;
 pub(crate) mod deployment;
 pub(crate) mod member;
+pub(crate) mod message;
 pub(crate) mod server;
 pub(crate) mod service;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,9 +10,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use crosstie_channels::ports::{
-    ConcurrencyCells, ConcurrencyGauge, ConnectionShare, EntranceObserver, ObservedEntrance, Readiness,
+    ConcurrencyCells, ConcurrencyGauge, ConnectionShare, EntranceObserver, Kept, ObservedEntrance, Readiness,
     RequestObserver, RequestRecord, ServerStatus,
 };
+use crosstie_model::kept::{KeepPolicy, MessageBody};
 use crosstie_model::message::{Message, Payload, Reply, ReplyBody, ReplyStream};
 use crosstie_model::names::{ServiceName, UnitName};
 use crosstie_model::ports::{Blame, BlameSlot, LoadedService, RateCells, RateDecision, ServiceDirectory};
@@ -234,6 +236,36 @@ pub(crate) struct Seen {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) failure: Option<FailureKind>,
     pub(crate) cid: String,
+    pub(crate) kept: SeenKept,
+}
+
+/// What a request left for the message log.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct SeenKept {
+    /// It found no room.
+    pub(crate) is_refused: bool,
+    pub(crate) request: Option<String>,
+    /// With whether it broke off.
+    pub(crate) response: Option<(String, bool)>,
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+impl SeenKept {
+    fn of(kept: Kept<'_>) -> Self {
+        let parts = match kept {
+            Kept::Nothing => return Self { is_refused: true, ..Self::default() },
+            Kept::Metadata | Kept::Replay(_, None) => return Self::default(),
+            Kept::Parts(parts) | Kept::Replay(_, Some(parts)) => parts,
+        };
+        let text = |body: &MessageBody| String::from_utf8(body.bytes.to_vec()).unwrap();
+        let headers = parts.request.headers.iter();
+        Self {
+            is_refused: false,
+            request: parts.request.body.as_ref().map(text),
+            response: parts.response.body.as_ref().map(|body| (text(body), body.is_broken)),
+            headers: headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect(),
+        }
+    }
 }
 
 /// Every port but the share.
@@ -245,6 +277,8 @@ pub(crate) struct Fakes {
     pub(crate) quarantined: Mutex<HashSet<String>>,
     pub(crate) unready: AtomicBool,
     seen: Arc<Mutex<Vec<Seen>>>,
+    /// The message log has no room.
+    pub(crate) full: Arc<AtomicBool>,
 }
 
 impl Fakes {
@@ -326,6 +360,8 @@ impl RequestObserver for Fakes {
             channel: entrance.channel.to_owned(),
             service: entrance.service.map(ToString::to_string),
             seen: Arc::clone(&self.seen),
+            keeps: entrance.message_log.map(KeepPolicy::new),
+            full: Arc::clone(&self.full),
         })
     }
 }
@@ -334,9 +370,26 @@ struct Entrance {
     channel: String,
     service: Option<String>,
     seen: Arc<Mutex<Vec<Seen>>>,
+    keeps: Option<Arc<KeepPolicy>>,
+    full: Arc<AtomicBool>,
 }
 
 impl EntranceObserver for Entrance {
+    fn keeps(&self) -> Option<&KeepPolicy> {
+        self.keeps.as_deref()
+    }
+
+    fn room(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
+        let is_full = self.keeps.is_some() && self.full.load(Ordering::SeqCst);
+        is_full.then(|| -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            Box::pin(async {
+                while self.full.load(Ordering::SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            })
+        })
+    }
+
     fn finished(&self, record: &RequestRecord<'_>) {
         let text = |value: &http::HeaderValue| value.to_str().unwrap().to_owned();
         self.seen.lock().unwrap().push(Seen {
@@ -355,6 +408,7 @@ impl EntranceObserver for Entrance {
             headers: record.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
             failure: record.failure.map(|(kind, _)| kind),
             cid: record.trace.cid.to_string(),
+            kept: SeenKept::of(record.kept),
         });
     }
 }

@@ -10,6 +10,7 @@ use url::Url;
 use super::policy::{CircuitPolicy, RetryPolicy};
 use super::tls::ClientTls;
 use super::{DefinitionName, fault};
+use crate::definition::message_log::KeptMessages;
 use crate::failure::Fault;
 use crate::outgoing::PathTemplate;
 
@@ -95,6 +96,9 @@ pub struct HttpEndpoint {
     /// What `crosstie ping` asks for.
     #[serde(default, skip_serializing_if = "PingSettings::is_default")]
     pub ping: PingSettings,
+    /// What is kept of its calls in the message log; nothing when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_log: Option<KeptMessages>,
     /// Calls of an inactive outgoing fail at once.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub active: bool,

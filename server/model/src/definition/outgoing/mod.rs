@@ -3,22 +3,27 @@
 //! A type is one file beside this one (types of one family share theirs), one variant here and one line in
 //! the registry of shapes.
 
+mod amqp;
 mod http;
 mod policy;
+mod soap;
 mod sql;
 mod tls;
 
 use serde::{Deserialize, Serialize};
 
+use super::message_log::KeptMessages;
 use super::name::DefinitionName;
 use crate::failure::Fault;
 use crate::secret::SecretRef;
 
+pub use amqp::{AmqpAddress, AmqpEndpoint};
 pub use http::{
     HttpEndpoint, HttpProxy, HttpVersions, OutgoingFormat, PingSettings, PlainHttpOutgoing, Redirects,
     RestOutgoing,
 };
 pub use policy::{CircuitPolicy, RetryPolicy};
+pub use soap::SoapEndpoint;
 pub use sql::{SqlAuthentication, SqlEncryption, SqlEndpoint, SqlEngine};
 pub use tls::ClientTls;
 
@@ -30,8 +35,12 @@ pub enum OutgoingDefinition {
     Rest(RestOutgoing),
     /// Plain HTTP: bodies are sent and given as they are.
     Http(PlainHttpOutgoing),
+    /// SOAP, by a description.
+    Soap(Box<SoapEndpoint>),
     /// A database.
     Sql(SqlEndpoint),
+    /// A broker.
+    Amqp(AmqpEndpoint),
 }
 
 impl OutgoingDefinition {
@@ -41,7 +50,9 @@ impl OutgoingDefinition {
         match self {
             Self::Rest(_) => "rest",
             Self::Http(_) => "http",
+            Self::Soap(_) => "soap",
             Self::Sql(_) => "sql",
+            Self::Amqp(_) => "amqp",
         }
     }
 
@@ -52,7 +63,9 @@ impl OutgoingDefinition {
             Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
                 endpoint.active
             }
+            Self::Soap(soap) => soap.endpoint.active,
             Self::Sql(endpoint) => endpoint.active,
+            Self::Amqp(endpoint) => endpoint.active,
         }
     }
 
@@ -63,7 +76,42 @@ impl OutgoingDefinition {
             Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
                 endpoint.security()
             }
-            Self::Sql(_) => Vec::new(),
+            Self::Soap(soap) => soap.endpoint.security(),
+            Self::Sql(_) | Self::Amqp(_) => Vec::new(),
+        }
+    }
+
+    /// How it is reached over HTTP, where that is how it is reached.
+    #[must_use]
+    pub fn http(&self) -> Option<&HttpEndpoint> {
+        match self {
+            Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
+                Some(endpoint)
+            }
+            Self::Soap(soap) => Some(&soap.endpoint),
+            _ => None,
+        }
+    }
+
+    /// The `wsdl` definition that describes it.
+    #[must_use]
+    pub fn wsdl(&self) -> Option<&DefinitionName> {
+        match self {
+            Self::Soap(soap) => Some(&soap.wsdl),
+            _ => None,
+        }
+    }
+
+    /// What is kept of its calls in the message log; nothing where it does not say.
+    #[must_use]
+    pub fn message_log(&self) -> Option<&KeptMessages> {
+        match self {
+            Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
+                endpoint.message_log.as_ref()
+            }
+            Self::Soap(soap) => soap.endpoint.message_log.as_ref(),
+            Self::Sql(endpoint) => endpoint.message_log.as_ref(),
+            Self::Amqp(_) => None,
         }
     }
 
@@ -74,7 +122,9 @@ impl OutgoingDefinition {
             Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
                 endpoint.tls.as_ref()
             }
+            Self::Soap(soap) => soap.endpoint.tls.as_ref(),
             Self::Sql(endpoint) => endpoint.tls.as_ref(),
+            Self::Amqp(endpoint) => endpoint.tls.as_ref(),
         }
     }
 
@@ -84,7 +134,9 @@ impl OutgoingDefinition {
             Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
                 endpoint.faults()
             }
+            Self::Soap(soap) => soap.faults(),
             Self::Sql(endpoint) => endpoint.faults(),
+            Self::Amqp(endpoint) => endpoint.faults(),
         }
     }
 
@@ -93,7 +145,9 @@ impl OutgoingDefinition {
             Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
                 endpoint.tls.iter().flat_map(ClientTls::secrets).collect()
             }
+            Self::Soap(soap) => soap.endpoint.tls.iter().flat_map(ClientTls::secrets).collect(),
             Self::Sql(endpoint) => endpoint.secrets(),
+            Self::Amqp(endpoint) => endpoint.secrets(),
         }
     }
 
@@ -102,7 +156,9 @@ impl OutgoingDefinition {
             Self::Rest(RestOutgoing { endpoint, .. }) | Self::Http(PlainHttpOutgoing { endpoint }) => {
                 endpoint.tls.iter_mut().flat_map(ClientTls::secrets_mut).collect()
             }
+            Self::Soap(soap) => soap.endpoint.tls.iter_mut().flat_map(ClientTls::secrets_mut).collect(),
             Self::Sql(endpoint) => endpoint.secrets_mut(),
+            Self::Amqp(endpoint) => endpoint.secrets_mut(),
         }
     }
 }

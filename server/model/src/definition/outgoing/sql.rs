@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::fault;
 use super::policy::CircuitPolicy;
 use super::tls::ClientTls;
+use crate::definition::message_log::KeptMessages;
 use crate::definition::security::{is_keep, keep};
 use crate::failure::Fault;
 use crate::secret::SecretRef;
@@ -83,6 +84,10 @@ pub struct SqlEndpoint {
     /// does not count: that costs its callers nothing.
     #[serde(default, skip_serializing_if = "CircuitPolicy::is_default")]
     pub circuit: CircuitPolicy,
+    /// What is kept of its calls in the message log; nothing when absent. The body of a request is its statement,
+    /// without the values of parameters; results are not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_log: Option<KeptMessages>,
     /// How many prepared statements a connection keeps.
     #[serde(default = "default_statements", skip_serializing_if = "is_default_statements")]
     #[schemars(range(max = 10_000), extend("default" = 100))]
