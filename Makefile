@@ -22,7 +22,7 @@ PROFILE ?= release
 PACKAGES := build-essential pkg-config python3-dev python3-venv curl git openssl wrk
 # What the tests start themselves, as environments with more than one server do. Nothing of it need run on
 # this host, and an environment of one server needs none of it.
-TEST_PACKAGES := postgresql mariadb-server rabbitmq-server haproxy sqlite3
+TEST_PACKAGES := postgresql mariadb-server rabbitmq-server haproxy sqlite3 amqp-tools python3-pika gsoap libgsoap-dev libssl-dev zlib1g-dev python3-spyne python3-zeep php-cli php-soap
 # Fuzz targets of fuzz/, each run for FUZZ_SECONDS. A new target is one word here.
 FUZZ_TARGETS := path_matcher control_frames request_decoders xml_messages credentials
 FUZZ_SECONDS ?= 60

@@ -1,10 +1,10 @@
 """What a service imports.
 
-``Service`` is the base of every service, ``Model`` declares input and output, ``rest``, ``http`` and
-``jsonrpc`` declare channels beside a service, and the exceptions end a call with the matching status.
+``Service`` is the base of every service, ``Model`` declares input and output, ``rest``, ``http``,
+``jsonrpc``, ``soap`` and ``amqp`` declare channels beside a service, and the exceptions end a call with the matching status.
 """
 
-from ._channels import Channel, RateLimit, http, jsonrpc, rest
+from ._channels import Channel, RateLimit, amqp, http, jsonrpc, rest, soap
 from ._errors import (
     BadGateway,
     BadRequest,
@@ -19,6 +19,7 @@ from ._errors import (
     PayloadTooLarge,
     ServiceError,
     ServiceUnavailable,
+    SoapFault,
     TooManyRequests,
     Unauthorized,
     UnsupportedMediaType,
@@ -48,14 +49,17 @@ __all__ = [
     "Service",
     "ServiceError",
     "ServiceUnavailable",
+    "SoapFault",
     "SqlError",
     "SqlIntegrityError",
     "TooManyRequests",
     "Unauthorized",
     "UnsupportedMediaType",
     "UpstreamError",
+    "amqp",
     "field",
     "http",
     "jsonrpc",
     "rest",
+    "soap",
 ]

@@ -167,6 +167,46 @@ class UpstreamError(BadGateway):
         return self.message or str(self.detail)
 
 
+class SoapFault(UpstreamError):
+    """502: another system answered with a fault; raised by ``self.out.soap["NAME"].call``."""
+
+    reason = "fault"
+
+    #: Who is to blame, as SOAP 1.2 calls it: ``Sender``, ``Receiver``, ``MustUnderstand`` …
+    code: str
+    #: What exactly, the broadest first, each as ``{namespace}name``.
+    subcodes: list[str]
+    #: What went wrong, as the other system says.
+    text: str
+    #: Who found out.
+    node: str | None
+    #: What the application says about it: the elements of the detail by name, by their declared types.
+    data: Any
+    #: The fault as XML.
+    xml: str
+
+    def __init__(
+        self,
+        *args: Any,
+        code: str = "Receiver",
+        subcodes: Iterable[str] = (),
+        text: str = "",
+        node: str | None = None,
+        data: Any = None,
+        xml: str = "",
+        detail: str | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(None, *args, **more)
+        self.code = code
+        self.subcodes = list(subcodes)
+        self.text = text
+        self.node = node
+        self.data = data
+        self.xml = xml
+        self.detail = detail or f"the other system answered with a fault: {code}: {text}"
+
+
 class ServiceUnavailable(ServiceError):
     """503: not now; ``retry_after`` says when again."""
 

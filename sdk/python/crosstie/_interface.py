@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequenc
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from ._service import Service
     from ._sql import Row, Session
@@ -57,7 +57,7 @@ class Channel:
 
     #: The channel's name; ``invoke`` for a call from another service.
     name: str
-    #: ``rest``, ``http``, ``jsonrpc``, ``invoke`` …
+    #: ``rest``, ``http``, ``jsonrpc``, ``soap``, ``invoke`` …
     type: str
     #: Who the caller is; ``None`` where no credentials were asked for.
     security: Security | None
@@ -110,6 +110,65 @@ class Http:
         raise NotImplementedError
 
 
+class SoapHeader:
+    """A header block of a SOAP request."""
+
+    name: str
+    namespace: str
+    #: Whether whoever receives it has to understand it.
+    must_understand: bool
+    #: What it holds: text, or a dict of its elements and attributes.
+    value: Any
+    #: The block as it came, a document of its own.
+    xml: str
+
+
+class Attachment:
+    """What came beside a SOAP envelope."""
+
+    #: What the envelope refers to it by.
+    content_id: str
+    content_type: str
+    content: bytes
+
+
+class SoapRequest:
+    """SOAP's side of a request."""
+
+    #: ``1.1`` or ``1.2``.
+    version: str
+    #: The operation, as the description calls it.
+    operation: str
+    #: Its action: of WS-Addressing, or of the transport.
+    action: str | None
+    #: Its WS-Addressing headers, where it has some.
+    message_id: str | None
+    to: str | None
+    reply_to: str | None
+    relates_to: str | None
+    #: The other header blocks, without those that carry credentials.
+    headers: list[SoapHeader]
+    attachments: list[Attachment]
+
+    def header(self, name: str, namespace: str | None = None) -> SoapHeader | None:
+        """The first header block of that name."""
+        raise NotImplementedError
+
+
+class SoapResponse:
+    """What goes around the body of a SOAP answer."""
+
+    def add_header(self, name: str, value: Any, /, *, namespace: str, must_understand: bool = False) -> None:
+        """Adds a header block: text, a dict of elements (``@name`` for an attribute), or ``None``."""
+        raise NotImplementedError
+
+    def attach(
+        self, content: bytes, content_type: str = "application/octet-stream", *, content_id: str | None = None
+    ) -> str:
+        """Puts something beside the envelope; gives its content id."""
+        raise NotImplementedError
+
+
 class Request:
     """One request."""
 
@@ -130,6 +189,39 @@ class Request:
     params: dict[str, str]
     cid: str
     security: Security | None
+    #: SOAP's side of the request; ``None`` where it is no SOAP message.
+    soap: SoapRequest | None
+    #: AMQP's side of the message; ``None`` where no broker brought it.
+    amqp: AmqpMessage | None
+
+
+class AmqpMessage:
+    """AMQP's side of a message."""
+
+    queue: str
+    #: Where it was published to, at first.
+    exchange: str
+    routing_key: str
+    #: Which attempt this is, from 1.
+    attempt: int
+    #: How often it came again because nobody acknowledged it.
+    redeliveries: int
+    #: Whether it did.
+    redelivered: bool
+    headers: dict[str, Any]
+    message_id: str | None
+    correlation_id: str | None
+    reply_to: str | None
+    content_type: str | None
+    content_encoding: str | None
+    persistent: bool
+    priority: int | None
+    #: In milliseconds, as text.
+    expiration: str | None
+    timestamp: datetime | None
+    type: str | None
+    user_id: str | None
+    app_id: str | None
 
 
 class Response:
@@ -143,6 +235,8 @@ class Response:
     #: Header fields; assigning a list sends a field several times.
     headers: dict[str, Any]
     content_type: str | None
+    #: What goes around the body of a SOAP answer; other channels leave it out.
+    soap: SoapResponse
 
 
 class Logger:
@@ -327,6 +421,89 @@ class HttpConnections:
         raise NotImplementedError
 
 
+class SoapPart:
+    """What stands beside an envelope."""
+
+    #: What the envelope refers to it by, without brackets.
+    content_id: str
+    content_type: str
+    content: bytes
+
+
+class SoapMessage:
+    """The whole answer of an operation."""
+
+    #: What the body holds: the results by name. Also what ``call`` gives without ``whole``.
+    data: Any
+    #: What the header blocks hold, by name; those of WS-Addressing and WS-Security left out.
+    headers: dict[str, Any]
+    #: The header blocks as XML, in their order.
+    header_blocks: list[str]
+    #: What came beside the envelope; binary values among it are in ``data`` as well.
+    attachments: list[SoapPart]
+    #: The status of HTTP.
+    status_code: int
+    #: Header fields of HTTP.
+    http_headers: Headers
+
+
+class SoapConnection:
+    """An outgoing of type ``soap``.
+
+    Messages are made and answers read by the WSDL: dicts of parameters and results, lists for what repeats, ``None``
+    for nil, and str, int, float, bool, ``Decimal``, ``datetime``, ``date``, ``time`` and bytes by their types. What
+    does not fit is a ``ModelError`` that names each place; a fault is a ``SoapFault``.
+    """
+
+    name: str
+    #: The same object.
+    conn: SoapConnection
+    #: The names of the operations.
+    operations: list[str]
+
+    def call(
+        self,
+        operation: str,
+        data: Any = None,
+        *,
+        headers: Mapping[str, Any] | str | Sequence[str] | None = None,
+        http_headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        whole: bool = False,
+    ) -> Any:
+        """Calls an operation; gives its results, or all of the answer as a ``SoapMessage``."""
+        raise NotImplementedError
+
+    def send(
+        self,
+        envelope: str | bytes,
+        *,
+        action: str | None = None,
+        http_headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Sends an envelope as it is; gives an ``HttpResponse``, whatever it says."""
+        raise NotImplementedError
+
+    def ping(self, *args: Any) -> Any:
+        """Asks for a sign of life; gives what the other system said."""
+        raise NotImplementedError
+
+
+class SoapConnections:
+    """Outgoings of type ``soap`` by name."""
+
+    def __getitem__(self, name: str) -> SoapConnection:
+        raise NotImplementedError
+
+    def __contains__(self, name: object) -> bool:
+        raise NotImplementedError
+
+    def get(self, name: str) -> SoapConnection | None:
+        """The outgoing of that name, or ``None``."""
+        raise NotImplementedError
+
+
 class SqlRows:
     """Rows as they come: iterated with ``for``, in ``async def`` services with ``async for``. The database waits for
     whoever reads. Leaving the loop, or a ``with`` block around it, ends the statement.
@@ -461,12 +638,73 @@ class SqlConnections:
         raise NotImplementedError
 
 
+class AmqpConnection:
+    """An outgoing of type ``amqp``: a broker."""
+
+    name: str
+    #: The same object.
+    conn: AmqpConnection
+
+    def publish(
+        self,
+        msg: Any,
+        exchange: str | None = None,
+        routing_key: str | None = None,
+        *,
+        properties: Mapping[str, Any] | None = None,
+        headers: Mapping[str, Any] | None = None,
+        persistent: bool = True,
+        mandatory: bool = True,
+        priority: int | None = None,
+        expiration: float | timedelta | str | None = None,
+        message_id: str | None = None,
+        correlation_id: str | None = None,
+        reply_to: str | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        timestamp: datetime | int | None = None,
+        type: str | None = None,
+        user_id: str | None = None,
+        app_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Publishes text, bytes, or anything else as JSON, and returns the message-id once the broker has taken the
+        message over. With ``mandatory`` a message that no queue takes is an error. ``expiration`` is in seconds;
+        as text, in milliseconds. ``properties`` holds the same by name.
+        """
+        raise NotImplementedError
+
+    def ping(self, *args: Any) -> Any:
+        """Asks for a sign of life; gives what the broker said."""
+        raise NotImplementedError
+
+
+class AmqpConnections:
+    """Outgoings of type ``amqp`` by name."""
+
+    def __getitem__(self, name: str) -> AmqpConnection:
+        raise NotImplementedError
+
+    def __contains__(self, name: object) -> bool:
+        raise NotImplementedError
+
+    def get(self, name: str) -> AmqpConnection | None:
+        """The outgoing of that name, or ``None``."""
+        raise NotImplementedError
+
+    def publish(self, name: str, msg: Any, *args: Any, **more: Any) -> Any:
+        """The same as ``self.out.amqp[name].publish(msg, …)``."""
+        raise NotImplementedError
+
+
 class Out:
     """``self.out``: connections to other systems, which are definitions of kind ``outgoing``."""
 
     rest: HttpConnections
     http: HttpConnections
+    soap: SoapConnections
     sql: SqlConnections
+    amqp: AmqpConnections
 
 
 class Config(Mapping[str, Any]):

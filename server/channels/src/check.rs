@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use crosstie_model::definition::{ChannelDefinition, DefinitionName, HttpEntrance, SecurityUse};
+use crosstie_model::definition::{
+    ChannelDefinition, DefinitionBody, DefinitionId, DefinitionKind, DefinitionName, HttpEntrance,
+    SecurityDefinition, SecurityUse,
+};
 use crosstie_model::settings::HttpSettings;
 use crosstie_model::snapshot::{EffectiveChannel, Snapshot};
 
@@ -41,7 +44,8 @@ pub fn claimed_methods(definition: &ChannelDefinition) -> &[String] {
     match definition {
         ChannelDefinition::Rest(channel) => &channel.methods,
         ChannelDefinition::Http(channel) => &channel.methods,
-        ChannelDefinition::Jsonrpc(_) => &[],
+        ChannelDefinition::Passthrough(channel) => &channel.methods,
+        ChannelDefinition::Jsonrpc(_) | ChannelDefinition::Soap(_) | ChannelDefinition::Amqp(_) => &[],
     }
 }
 
@@ -50,8 +54,11 @@ pub fn claimed_methods(definition: &ChannelDefinition) -> &[String] {
 #[must_use]
 pub fn conflicts(channels: &[EffectiveChannel]) -> Vec<Conflict> {
     let mut by_shape: BTreeMap<String, Vec<&EffectiveChannel>> = BTreeMap::new();
-    for channel in channels.iter().filter(|channel| channel.definition.entrance().active) {
-        if let Ok(pattern) = PathPattern::parse(&channel.definition.entrance().path) {
+    for channel in channels {
+        let Some(entrance) = channel.definition.entrance().filter(|entrance| entrance.active) else {
+            continue;
+        };
+        if let Ok(pattern) = PathPattern::parse(&entrance.path) {
             by_shape.entry(pattern.shape()).or_default().push(channel);
         }
     }
@@ -73,7 +80,7 @@ pub fn conflicts(channels: &[EffectiveChannel]) -> Vec<Conflict> {
                 found.push(Conflict {
                     first: first.name.clone(),
                     second: second.name.clone(),
-                    path: second.definition.entrance().path.clone(),
+                    path: second.definition.place().to_owned(),
                     methods,
                 });
             }
@@ -112,16 +119,27 @@ pub fn check_channels(
 ) -> Vec<RouteFault> {
     let mut faults: Vec<RouteFault> = Vec::new();
     for channel in channels {
-        let entrance = channel.definition.entrance();
-        if !entrance.active {
+        if !channel.definition.is_active() {
             continue;
         }
         let mut add = |pointer: &str, detail: String| {
             faults.push(RouteFault { channel: channel.name.clone(), pointer: pointer.to_owned(), detail });
         };
+        check_connection(snapshot, &channel.definition, &mut add);
+        let Some(entrance) = channel.definition.entrance() else { continue };
         check_path(entrance, reserved, &mut add);
-        check_security(snapshot, entrance, require_security, &mut add);
+        check_security(snapshot, &channel.definition, require_security, &mut add);
         check_cors(entrance, &mut add);
+        if let ChannelDefinition::Soap(soap) = &channel.definition {
+            for fault in crate::soap::faults(snapshot, soap) {
+                add(&fault.pointer, fault.detail);
+            }
+        }
+        if let ChannelDefinition::Passthrough(passthrough) = &channel.definition {
+            for fault in crate::passthrough::faults(snapshot, passthrough) {
+                add(&fault.pointer, fault.detail);
+            }
+        }
         for method in claimed_methods(&channel.definition) {
             if matches!(method.as_str(), "CONNECT" | "TRACE") {
                 add("/methods", format!("{method} cannot be served by a channel"));
@@ -154,13 +172,28 @@ fn check_path(entrance: &HttpEntrance, reserved: &[String], add: &mut impl FnMut
     }
 }
 
+/// A channel that consumes does so over an outgoing of its own type.
+fn check_connection(snapshot: &Snapshot, channel: &ChannelDefinition, add: &mut impl FnMut(&str, String)) {
+    let Some(name) = channel.connection() else { return };
+    let id = DefinitionId { kind: DefinitionKind::Outgoing, name: name.clone() };
+    match snapshot.definitions.get(&id) {
+        Some(DefinitionBody::Outgoing(outgoing)) if outgoing.type_name() == channel.type_name() => {}
+        Some(DefinitionBody::Outgoing(outgoing)) => add(
+            "/connection",
+            format!("the outgoing {name} is of type {}, not {}", outgoing.type_name(), channel.type_name()),
+        ),
+        _ => add("/connection", format!("there is no outgoing {name}")),
+    }
+}
+
 fn check_security(
     snapshot: &Snapshot,
-    entrance: &HttpEntrance,
+    channel: &ChannelDefinition,
     require_security: bool,
     add: &mut impl FnMut(&str, String),
 ) {
-    match &entrance.security {
+    let is_soap = matches!(channel, ChannelDefinition::Soap(_));
+    match channel.security() {
         Some(name) if snapshot.security(name).is_none() => {
             add("/security", format!("there is no security definition {name}"));
         }
@@ -168,6 +201,15 @@ fn check_security(
             add(
                 "/security",
                 format!("the security definition {name} is of a type that only outgoings can use"),
+            );
+        }
+        Some(name)
+            if !is_soap
+                && matches!(snapshot.security(name), Some(SecurityDefinition::WssUsernameToken(_))) =>
+        {
+            add(
+                "/security",
+                format!("the security definition {name} is of a type that only SOAP channels can use"),
             );
         }
         None if require_security => {

@@ -15,9 +15,11 @@ use crate::body::coding::CompressionPolicy;
 use crate::builtin::Builtin;
 use crate::cors::CorsRules;
 use crate::jsonrpc::JsonRpc;
+use crate::passthrough::Passthrough;
 use crate::ports::EntranceObserver;
 use crate::rate::{EntranceRates, RateState};
 use crate::server::Purpose;
+use crate::soap::Soap;
 use crate::target::{ConcurrencyLimit, Permit, Target, acquire};
 
 /// One way into the server.
@@ -45,6 +47,10 @@ pub(crate) enum EntranceKind {
     Plain { target: Target },
     /// A JSON-RPC channel.
     JsonRpc(JsonRpc),
+    /// A SOAP channel.
+    Soap(Arc<Soap>),
+    /// A passthrough channel.
+    Passthrough(Box<Passthrough>),
     /// One of the server's own pages.
     Builtin(Builtin),
 }
@@ -54,7 +60,10 @@ impl Entrance {
     pub(crate) fn observer(&self) -> &Arc<dyn EntranceObserver> {
         match &self.kind {
             EntranceKind::Rest { target, .. } | EntranceKind::Plain { target } => &target.observer,
-            EntranceKind::JsonRpc(_) | EntranceKind::Builtin(_) => &self.observer,
+            EntranceKind::JsonRpc(_)
+            | EntranceKind::Soap(_)
+            | EntranceKind::Passthrough(_)
+            | EntranceKind::Builtin(_) => &self.observer,
         }
     }
 
@@ -76,6 +85,12 @@ impl Entrance {
         }
         Err(Failure::new(FailureKind::Forbidden, Origin::Client)
             .with_text("Requests from this address are not allowed"))
+    }
+
+    /// Whether its requests can only be authenticated once their bodies were read.
+    pub(crate) fn authenticates_messages(&self) -> bool {
+        self.security.as_ref().is_some_and(|security| security.reads_messages())
+            && matches!(self.kind, EntranceKind::Soap(_))
     }
 
     /// Authenticates a request. Only types of credentials that others vouch for ever wait, and those only

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crosstie_model::definition::{
     ClientTls, DefinitionId, DefinitionKind, DefinitionName, OutgoingDefinition, SecurityDefinition,
+    WsdlDefinition,
 };
 use crosstie_model::secret::SecretValue;
 use crosstie_model::{Definition, DefinitionBody, Snapshot};
@@ -37,6 +38,9 @@ pub enum OpenError {
     /// A security definition is not there.
     #[error("there is no security definition {0}")]
     Unknown(DefinitionName),
+    /// A description is not there.
+    #[error("there is no wsdl definition {0}")]
+    Undescribed(DefinitionName),
     /// A security definition is of a type that cannot be presented here.
     #[error("the security definition {name} is of type {type_name}, which {place} cannot present")]
     Unfit {
@@ -74,6 +78,7 @@ pub struct Blueprint {
     secrets: Secrets,
     credentials: BTreeMap<&'static str, Credentials>,
     files: BTreeMap<String, Vec<u8>>,
+    wsdl: Option<WsdlDefinition>,
 }
 
 /// Secrets by the field that holds them.
@@ -131,7 +136,11 @@ impl Blueprint {
             let found = Credentials { name: security.clone(), definition: body.clone(), secrets };
             credentials.insert(pointer, found);
         }
-        Ok(Self { name: name.clone(), definition: definition.clone(), secrets, credentials, files })
+        let wsdl = definition
+            .wsdl()
+            .map(|name| snapshot.wsdl(name).cloned().ok_or_else(|| OpenError::Undescribed(name.clone())));
+        let wsdl = wsdl.transpose()?;
+        Ok(Self { name: name.clone(), definition: definition.clone(), secrets, credentials, files, wsdl })
     }
 
     /// The outgoing's name.
@@ -144,6 +153,11 @@ impl Blueprint {
     #[must_use]
     pub fn definition(&self) -> &OutgoingDefinition {
         &self.definition
+    }
+
+    /// The description of the other system, where its definition names one.
+    pub(crate) fn wsdl(&self) -> Option<&WsdlDefinition> {
+        self.wsdl.as_ref()
     }
 
     /// The definition's own secrets.

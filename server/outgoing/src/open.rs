@@ -5,9 +5,11 @@ use std::sync::Arc;
 use crosstie_model::definition::{OutgoingDefinition, OutgoingFormat};
 use crosstie_model::outgoing::Outgoing;
 
+use crate::amqp::MessageBroker;
 use crate::blueprint::{Blueprint, OpenError};
 use crate::environment::Environment;
 use crate::http::HttpClient;
+use crate::soap::SoapClient;
 use crate::sql::Database;
 
 /// Opens an outgoing. Makes no connection: the first call does.
@@ -23,6 +25,12 @@ pub fn open(blueprint: &Blueprint, environment: &Environment) -> Result<Outgoing
         OutgoingDefinition::Http(plain) => {
             HttpClient::open(blueprint, &plain.endpoint, OutgoingFormat::Raw, environment)
                 .map(|client| Outgoing::Http(Arc::new(client)))
+        }
+        OutgoingDefinition::Soap(soap) => {
+            SoapClient::open(blueprint, soap, environment).map(|client| Outgoing::Soap(Arc::new(client)))
+        }
+        OutgoingDefinition::Amqp(endpoint) => {
+            MessageBroker::open(blueprint, endpoint, environment).map(|broker| Outgoing::Amqp(Arc::new(broker)))
         }
         OutgoingDefinition::Sql(endpoint) => {
             Database::open(blueprint, endpoint, environment).map(|database| Outgoing::Sql(Arc::new(database)))

@@ -11,6 +11,7 @@
 //! | map XML and JSON without a schema | [`untyped`] |
 //! | map them by a schema | [`SchemaSet`], [`convert`] |
 //! | make a schema of JSON Schema | [`xsd::SchemaWriter`] |
+//! | find a value in a document | [`xpath`] |
 //! | read or write the description of a service | [`wsdl`] |
 //! | read or write messages of SOAP | [`soap`] |
 
@@ -28,6 +29,7 @@ mod sources;
 pub mod untyped;
 mod writer;
 pub mod wsdl;
+pub mod xpath;
 pub mod xsd;
 
 pub use attachment::Attachment;

@@ -161,8 +161,10 @@ fn references(root: Element<'_>, base: &str) -> Vec<Reference> {
         .filter_map(|reference| {
             let location = target(base, reference)?;
             let host = location.split_once("://").and_then(|(_, rest)| rest.split('/').next());
-            let is_optional =
-                reference.is(XSD, "import") && host.is_some_and(|host| STANDARDS.contains(&host));
+            let is_standard = host.is_some_and(|host| STANDARDS.contains(&host));
+            // gSOAP says of every namespace that it is found there.
+            let is_nowhere = reference.attribute("", "namespace") == Some(location.as_str());
+            let is_optional = reference.is(XSD, "import") && (is_standard || is_nowhere);
             Some(Reference { location, is_optional })
         })
         .collect()
@@ -306,6 +308,17 @@ mod tests {
             _ => Err("not here".to_owned()),
         });
         assert!(matches!(refused, Err(DescriptionError::Missing { .. })));
+    }
+
+    #[test]
+    fn a_schema_that_is_said_to_be_its_namespace_is_done_without() {
+        let text = "<s:schema xmlns:s='http://www.w3.org/2001/XMLSchema'><s:import namespace='urn:e' schemaLocation='urn:e'/>
+            </s:schema>";
+        let sources = Sources::load("a", &mut |location| match location {
+            "a" => Ok(text.as_bytes().to_vec()),
+            _ => Err("not here".to_owned()),
+        });
+        assert_eq!(sources.unwrap().warnings, ["done without: urn:e: not here"]);
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub fn write(writer: &mut Writer, namespace: &str, local: &str, value: &Value, s
 
 /// Writes attributes and content of the element just begun. Recursion is bounded: serde_json reads no deeper
 /// than 128.
-pub(crate) fn write_content(writer: &mut Writer, value: &Value, scalars: Scalars) {
+pub fn write_content(writer: &mut Writer, value: &Value, scalars: Scalars) {
     match value {
         Value::Null => writer.attribute(XSI, "nil", "true"),
         Value::Array(members) => members.iter().for_each(|member| write(writer, "", "item", member, scalars)),

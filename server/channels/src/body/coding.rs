@@ -323,6 +323,7 @@ mod tests {
         let bytes = run(async {
             match compress(policy, coding, &mut headers, body).await {
                 Outgoing::Whole(bytes) => bytes.to_vec(),
+                Outgoing::Passed(_) => panic!("nobody else's answer"),
                 Outgoing::Stream(pieces) => {
                     pieces.map(|piece| piece.unwrap().to_vec()).collect::<Vec<_>>().await.concat()
                 }

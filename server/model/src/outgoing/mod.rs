@@ -6,8 +6,10 @@
 //! goes wrong is an [`OutgoingError`]: the failure that a caller may be told of, and beside it what only the
 //! log, the service that called and `crosstie ping` may see.
 
+mod amqp;
 mod error;
 mod http;
+mod soap;
 mod sql;
 mod template;
 
@@ -18,8 +20,15 @@ use async_trait::async_trait;
 
 use crate::cid::TraceContext;
 
+pub use amqp::{
+    AmqpBinding, AmqpConsume, AmqpConsumer, AmqpDelivery, AmqpOutgoing, AmqpProperties, AmqpPublish, AmqpQueue,
+    AmqpQueueKind, AmqpSettle, AmqpValue, RETRY_MARK, Unroutable,
+};
 pub use error::{OutgoingError, Trouble};
 pub use http::{AnswerBody, CallBody, HttpAnswer, HttpCall, HttpOutgoing, Pace};
+pub use soap::{
+    AnsweredFault, EnvelopeCall, SoapAnswer, SoapCall, SoapCallHeader, SoapError, SoapOutgoing,
+};
 pub use sql::{
     Access, Begin, Columns, Isolation, Named, Parameters, Refusal, RefusedBecause, SqlCall, SqlError,
     SqlOutgoing, SqlResult, SqlRow, SqlStream, SqlTransaction, SqlType, SqlValue,
@@ -31,8 +40,12 @@ pub use template::{ExpandError, PathTemplate, TemplateError};
 pub enum Outgoing {
     /// It speaks HTTP: types `rest` and `http`.
     Http(Arc<dyn HttpOutgoing>),
+    /// It speaks SOAP: type `soap`.
+    Soap(Arc<dyn SoapOutgoing>),
     /// It is a database: type `sql`.
     Sql(Arc<dyn SqlOutgoing>),
+    /// It is a broker: type `amqp`.
+    Amqp(Arc<dyn AmqpOutgoing>),
 }
 
 impl Outgoing {
@@ -43,7 +56,9 @@ impl Outgoing {
     pub async fn ping(&self, ping: Ping) -> Result<Pong, OutgoingError> {
         match self {
             Self::Http(outgoing) => outgoing.ping(ping).await,
+            Self::Soap(outgoing) => outgoing.ping(ping).await,
             Self::Sql(outgoing) => outgoing.ping(ping).await,
+            Self::Amqp(outgoing) => outgoing.ping(ping).await,
         }
     }
 }
@@ -52,7 +67,9 @@ impl std::fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Http(_) => "Outgoing::Http",
+            Self::Soap(_) => "Outgoing::Soap",
             Self::Sql(_) => "Outgoing::Sql",
+            Self::Amqp(_) => "Outgoing::Amqp",
         })
     }
 }

@@ -57,6 +57,16 @@ pub enum Zoneless {
     Utc,
 }
 
+/// How values are given that JSON has no type for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scalars {
+    /// As text.
+    #[default]
+    Json,
+    /// As text that is marked with its type: see [`Tag`](crosstie_model::tagged::Tag).
+    Tagged,
+}
+
 /// What is done with members of JSON objects that the schema does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnknownMembers {
@@ -74,6 +84,8 @@ pub struct ReadOptions<'a> {
     pub attachments: &'a [Attachment],
     /// What dates and times without zone mean.
     pub zoneless: Zoneless,
+    /// How decimals, dates, bytes and the like are given.
+    pub scalars: Scalars,
 }
 
 /// How XML is written.

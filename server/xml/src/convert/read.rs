@@ -124,7 +124,8 @@ impl<'r> Reading<'r> {
     }
 
     fn context(&self, element: Option<Element<'r>>) -> Context<'r> {
-        Context { set: self.set, zoneless: self.options.zoneless, element, nesting: 0 }
+        let ReadOptions { zoneless, scalars, .. } = self.options;
+        Context { set: self.set, zoneless, scalars, element, nesting: 0 }
     }
 
     fn text_value(&mut self, id: TypeId, text: &str, element: Option<Element<'r>>) -> Value {

@@ -1,7 +1,7 @@
 use crosstie_model::Fault;
 use serde_json::{Value, json};
 
-use super::{Attach, ReadOptions, UnknownMembers, WriteOptions, Zoneless};
+use super::{Attach, ReadOptions, Scalars, UnknownMembers, WriteOptions, Zoneless};
 use crate::{Attachment, Document, Limits, SchemaSet, Writer};
 
 /// A schema of the namespace `urn:t`, whose elements are qualified.
@@ -337,6 +337,39 @@ fn a_time_without_zone_is_what_the_reader_says() {
     assert_eq!(read(&set, xml).unwrap(), json!("2024-01-01T00:00:00"));
     let options = ReadOptions { zoneless: Zoneless::Utc, ..ReadOptions::default() };
     assert_eq!(read_with(&set, xml, options).unwrap(), json!("2024-01-01T00:00:00Z"));
+}
+
+#[test]
+fn what_json_has_no_type_for_is_marked_when_asked_for() {
+    let set = schema(
+        "<xs:complexType name='V'><xs:sequence><xs:element name='dec' type='xs:decimal'/>
+        <xs:element name='int' type='xs:integer' maxOccurs='2'/><xs:element name='dbl' type='xs:double' maxOccurs='2'/>
+        <xs:element name='at' type='xs:dateTime'/><xs:element name='on' type='xs:date'/><xs:element name='time' type='xs:time'/>
+        <xs:element name='bin' type='xs:base64Binary'/><xs:element name='hex' type='xs:hexBinary'/>
+        <xs:element name='list'><xs:simpleType><xs:list itemType='xs:decimal'/></xs:simpleType></xs:element>
+        </xs:sequence><xs:attribute name='d' type='xs:date'/></xs:complexType><xs:element name='v' type='t:V'/>",
+    );
+    let xml = "<v xmlns='urn:t' d='2024-01-02Z'><dec>1.50</dec><int>7</int><int>18446744073709551616</int><dbl>1.5</dbl>\
+        <dbl>INF</dbl><at>2024-01-01T00:00:00Z</at><on>2024-01-01</on><time>10:00:00</time><bin>AA ==</bin><hex>00ff</hex>\
+        <list>1 2.0</list></v>";
+    let tagged = ReadOptions { scalars: Scalars::Tagged, ..ReadOptions::default() };
+    assert_eq!(
+        read_with(&set, xml, tagged).unwrap(),
+        json!({"@d": {"#date": "2024-01-02Z"}, "dec": {"#decimal": "1.50"},
+            "int": [7, {"#integer": "18446744073709551616"}], "dbl": [1.5, {"#double": "INF"}],
+            "at": {"#dateTime": "2024-01-01T00:00:00Z"}, "on": {"#date": "2024-01-01"}, "time": {"#time": "10:00:00"},
+            "bin": {"#base64Binary": "AA=="}, "hex": "00ff", "list": [{"#decimal": "1"}, {"#decimal": "2.0"}]})
+    );
+}
+
+#[test]
+fn an_integer_that_lost_digits_is_none() {
+    let set = schema("<xs:element name='i' type='xs:integer'/>");
+    let lost: Value = serde_json::from_str("18446744073709551616").unwrap();
+    assert_eq!(faults(write(&set, "i", &lost)), [pair("", "the value is not an integer")]);
+    let kept = write(&set, "i", &json!("18446744073709551616")).unwrap();
+    assert_eq!(kept, "<t:i xmlns:t=\"urn:t\">18446744073709551616</t:i>");
+    assert_eq!(write(&set, "i", &json!(5.0)).unwrap(), "<t:i xmlns:t=\"urn:t\">5</t:i>");
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use crosstie_model::tagged::Tag;
 use serde_json::{Number, Value};
 
-use super::Zoneless;
+use super::{Scalars, Zoneless};
 use crate::chars::first_illegal;
 use crate::document::Element;
 use crate::lexical::binary::{base64, is_hex};
@@ -16,11 +17,15 @@ use crate::xsd::{Primitive, SchemaSet, SimpleType, TypeDefinition, TypeId, Varie
 /// Lists of unions of lists may refer to each other only so deep.
 const MAX_NESTING: u8 = 16;
 
+/// Up to here every integer has a double of its own: 2 to the power of 53.
+const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
+
 /// What a text is read with.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) set: &'a SchemaSet,
     pub(super) zoneless: Zoneless,
+    pub(super) scalars: Scalars,
     /// Where prefixes in values are resolved.
     pub(super) element: Option<Element<'a>>,
     pub(super) nesting: u8,
@@ -62,7 +67,8 @@ fn read_simple(context: Context<'_>, simple: &SimpleType, raw: &str) -> Result<V
             }
             let named = facets.enumeration.iter().flat_map(|values| values.iter());
             let known = named.filter(|one| one.json.is_some()).find(|one| same(*primitive, &one.text, &text));
-            Ok(known.and_then(|known| known.json.clone()).unwrap_or(value))
+            let value = known.and_then(|known| known.json.clone()).unwrap_or(value);
+            Ok(if context.scalars == Scalars::Tagged { tagged(*primitive, value) } else { value })
         }
         Variety::List(item) => {
             facets.check_whole(&text)?;
@@ -75,6 +81,24 @@ fn read_simple(context: Context<'_>, simple: &SimpleType, raw: &str) -> Result<V
             let value = members.iter().find_map(|member| read(context, *member, raw).ok());
             value.ok_or_else(|| "the value is of none of the types it may have".to_owned())
         }
+    }
+}
+
+/// `value` with the mark of its type, where JSON has none for it.
+fn tagged(primitive: Primitive, value: Value) -> Value {
+    let tag = match primitive {
+        Primitive::Decimal => Tag::Decimal,
+        Primitive::Integer => Tag::Integer,
+        Primitive::Double => Tag::Double,
+        Primitive::DateTime => Tag::DateTime,
+        Primitive::Date => Tag::Date,
+        Primitive::Time => Tag::Time,
+        Primitive::Base64Binary => Tag::Base64,
+        _ => return value,
+    };
+    match value {
+        Value::String(text) => tag.mark(text),
+        number => number,
     }
 }
 
@@ -226,6 +250,8 @@ fn write_atomic(primitive: Primitive, value: &Value) -> Result<Cow<'_, str>, Str
         Value::Null | Value::Array(_) | Value::Object(_) => return Err(not_a(primitive)),
     };
     let is_number = value.is_number();
+    // A number that JSON's readers keep as a float has lost digits beyond that.
+    let is_inexact = value.as_f64().is_some_and(|float| value.is_f64() && float.abs() >= EXACT_INTEGERS);
     let written = match primitive {
         Primitive::Any | Primitive::String | Primitive::AnyUri => {
             if first_illegal(&text).is_some() {
@@ -235,6 +261,7 @@ fn write_atomic(primitive: Primitive, value: &Value) -> Result<Cow<'_, str>, Str
         }
         Primitive::Boolean => (!is_number && boolean(&text).is_some()).then_some(text),
         Primitive::Decimal => plain(text),
+        Primitive::Integer if is_inexact => None,
         Primitive::Integer => plain(text).and_then(without_fraction),
         Primitive::Double => (double(&text).is_some() || special_double(&text).is_some()).then_some(text),
         Primitive::Duration => is_duration(&text).then_some(text),

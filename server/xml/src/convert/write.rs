@@ -10,10 +10,10 @@ use super::emit::Emission;
 use super::path::{Step, Trail};
 use super::read::XOP;
 use super::text::{self, Context};
-use super::{UnknownMembers, WriteOptions, Zoneless};
+use super::{Scalars, UnknownMembers, WriteOptions, Zoneless};
 use crate::attachment::Attachment;
 use crate::namespace::{XSD, XSI};
-use crate::untyped::{self, Scalars};
+use crate::untyped;
 use crate::writer::{Mark, Writer};
 use crate::xsd::{
     ComplexType, Content, ElementDeclaration, ElementId, Member, Model, SchemaSet, Shape, TypeDefinition,
@@ -93,7 +93,7 @@ impl<'w, 'o, 'a> Writing<'w, 'o, 'a> {
         let named = value.as_object().and_then(|members| members.get("@xsi:type"));
         match named.and_then(|name| self.type_called(name.as_str()?, None)) {
             Some(id) if !matches!(self.set.definition(id), TypeDefinition::Any) => self.derived(id, value),
-            _ => untyped::write_content(self.writer, value, Scalars::Typed),
+            _ => untyped::write_content(self.writer, value, untyped::Scalars::Typed),
         }
     }
 
@@ -109,7 +109,8 @@ impl<'w, 'o, 'a> Writing<'w, 'o, 'a> {
 
     /// The text of `value`. Qualified names get a prefix that is declared here, so the tag must still be open.
     fn text<'v>(&mut self, id: TypeId, value: &'v Value) -> Result<std::borrow::Cow<'v, str>, String> {
-        let context = Context { set: self.set, zoneless: Zoneless::Keep, element: None, nesting: 0 };
+        let (zoneless, scalars) = (Zoneless::Keep, Scalars::Json);
+        let context = Context { set: self.set, zoneless, scalars, element: None, nesting: 0 };
         let text = text::write(context, id, value)?;
         if !text::is_name(self.set, id) {
             return Ok(text);

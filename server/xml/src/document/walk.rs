@@ -203,6 +203,11 @@ impl<'d> Element<'d> {
         outer
     }
 
+    /// Its number in the document.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Where its `<` stands.
     fn start(&self) -> usize {
         let name = self.record.span.start as usize;

@@ -111,7 +111,7 @@ impl OutgoingDefinition {
             }
             Self::Soap(soap) => soap.endpoint.message_log.as_ref(),
             Self::Sql(endpoint) => endpoint.message_log.as_ref(),
-            Self::Amqp(_) => None,
+            Self::Amqp(endpoint) => endpoint.message_log.as_ref(),
         }
     }
 

@@ -186,12 +186,12 @@ pub(super) fn bytes_of(value: &Bound<'_, PyAny>) -> Option<Bytes> {
 }
 
 /// Whether a first argument is a correlation id: this call's, or one of that form.
-fn is_cid(call: &Call, value: &Bound<'_, PyAny>) -> bool {
+pub(super) fn is_cid(call: &Call, value: &Bound<'_, PyAny>) -> bool {
     let Ok(text) = value.cast::<PyString>() else { return false };
     text.to_str().is_ok_and(|text| text == call.cid() || text.parse::<crosstie_model::Cid>().is_ok())
 }
 
-fn timeout(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+pub(super) fn timeout(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     let wrong = || PyValueError::new_err("timeout is a number of seconds greater than 0");
     let limit = Duration::try_from_secs_f64(value.extract()?).map_err(|_| wrong())?;
     if limit.is_zero() { Err(wrong()) } else { Ok(limit.min(Duration::from_secs(86_400 * 365))) }

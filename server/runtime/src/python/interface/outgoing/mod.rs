@@ -3,12 +3,14 @@
 //! A family is one file or folder beside this one and one getter of [`Out`]. Whatever its objects do runs
 //! through [`run`]: on the reactor where connections live, cut off when its caller leaves.
 
+mod amqp;
 mod answer;
 mod arguments;
 mod body;
 mod exchange;
 mod http;
 mod multipart;
+mod soap;
 mod sql;
 
 use std::future::Future;
@@ -21,8 +23,10 @@ use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use tokio::task::JoinHandle;
 
+use amqp::AmqpFamily;
 pub(crate) use answer::HttpResponse;
 pub(crate) use http::HttpFamily;
+use soap::SoapFamily;
 use sql::SqlFamily;
 
 use crate::python::context::Call;
@@ -53,8 +57,18 @@ impl Out {
     }
 
     #[getter]
+    fn soap(&self) -> SoapFamily {
+        SoapFamily::new(Arc::clone(&self.call))
+    }
+
+    #[getter]
     fn sql(&self) -> SqlFamily {
         SqlFamily::new(Arc::clone(&self.call))
+    }
+
+    #[getter]
+    fn amqp(&self) -> AmqpFamily {
+        AmqpFamily::new(Arc::clone(&self.call))
     }
 }
 
