@@ -56,6 +56,8 @@ pub(crate) struct Reader<'a> {
     environment: &'a Environment,
     desk: TempDir,
     exports: String,
+    /// Ports of other systems, as the page has them.
+    others: Vec<(&'static str, u16)>,
 }
 
 impl<'a> Reader<'a> {
@@ -63,7 +65,13 @@ impl<'a> Reader<'a> {
         let desk = tempfile::tempdir().unwrap();
         symlink(environment.root(), desk.path().join("env")).unwrap();
         symlink(repository().join("examples"), desk.path().join("examples")).unwrap();
-        Self { environment, desk, exports: String::new() }
+        Self { environment, desk, exports: String::new(), others: Vec::new() }
+    }
+
+    /// Another system of this reader's, which the page expects at `port`.
+    pub(crate) fn with(mut self, port: &'static str, own: u16) -> Self {
+        self.others.push((port, own));
+        self
     }
 
     /// `text` with this environment's ports.
@@ -73,7 +81,9 @@ impl<'a> Reader<'a> {
             ("17060", self.environment.tls_address()),
             ("17110", self.environment.management_address()),
         ];
-        ports.iter().fold(text.to_owned(), |text, (port, own)| text.replace(port, &own.port().to_string()))
+        let own = ports.into_iter().map(|(port, address)| (port, address.port()));
+        own.chain(self.others.iter().copied())
+            .fold(text.to_owned(), |text, (port, own)| text.replace(port, &own.to_string()))
     }
 
     fn shell(&self, text: &str) -> Result<String, String> {
@@ -106,7 +116,8 @@ impl<'a> Reader<'a> {
                 Some(answer) => self.compare(&block.text, &answer.text),
                 None => drop(self.shell(&block.text).unwrap_or_else(|error| panic!("{page}: {error}"))),
             }
-            let exports = block.text.lines().filter(|line| line.starts_with("export "));
+            let text = self.fit(&block.text);
+            let exports = text.lines().filter(|line| line.starts_with("export "));
             self.exports.extend(exports.map(|line| format!("{line}\n")));
         }
     }

@@ -11,6 +11,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 const LAYERS: [&[&str]; 5] = [
     &["crosstie-model"],
     &[
+        "crosstie-amqp",
         "crosstie-config",
         "crosstie-odb",
         "crosstie-bus",
@@ -25,13 +26,17 @@ const LAYERS: [&[&str]; 5] = [
 ];
 
 /// Imports within one layer that the design names.
-const WITHIN_A_LAYER: [(&str, &str); 1] = [("crosstie-worker", "crosstie-api")];
+const WITHIN_A_LAYER: [(&str, &str); 2] =
+    [("crosstie-bus", "crosstie-amqp"), ("crosstie-worker", "crosstie-api")];
 
 /// Crates that may import less than their layer allows.
 const NARROWER: [(&str, &[&str]); 3] = [
     ("crosstie-runtime", &["crosstie-model"]),
     ("crosstie-channels", &["crosstie-model", "crosstie-security", "crosstie-xml"]),
-    ("crosstie-outgoing", &["crosstie-model", "crosstie-security", "crosstie-telemetry"]),
+    (
+        "crosstie-outgoing",
+        &["crosstie-amqp", "crosstie-model", "crosstie-security", "crosstie-telemetry", "crosstie-xml"],
+    ),
 ];
 
 /// Third parties that only the named crates may import, by prefix.
@@ -40,7 +45,7 @@ const FENCES: [(&str, &[&str]); 12] = [
     ("pyo3", &["crosstie-runtime"]),
     ("axum", &["crosstie-api"]),
     ("git2", &["crosstie-config"]),
-    ("lapin", &["crosstie-bus"]),
+    ("lapin", &["crosstie-amqp", "crosstie-bus", "crosstie-outgoing"]),
     ("quick-xml", &["crosstie-xml"]),
     ("rcgen", &["crosstie-security"]),
     ("clap", &["crosstie"]),

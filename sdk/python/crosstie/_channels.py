@@ -19,7 +19,7 @@ class RateLimit(TypedDict, total=False):
 
 
 class Channel:
-    """One declared entrance. Made by :func:`rest`, :func:`http` and :func:`jsonrpc`."""
+    """One declared entrance. Made by :func:`rest`, :func:`http`, :func:`jsonrpc`, :func:`soap` and :func:`amqp`."""
 
     __slots__ = ("options", "path", "type")
 
@@ -147,3 +147,102 @@ def jsonrpc(
     )
     options.update(method=method, max_batch=max_batch, openrpc=openrpc)
     return Channel("jsonrpc", path, options)
+
+
+def soap(
+    path: str,
+    /,
+    *,
+    operation: str | None = None,
+    one_way: bool | None = None,
+    wsdl: str | None = None,
+    service_name: str | None = None,
+    namespace: str | None = None,
+    versions: Iterable[Literal["1.1", "1.2"]] | None = None,
+    mtom: Literal["as_asked", "always", "never"] | None = None,
+    mtom_from_bytes: int | None = None,
+    max_parts: int | None = None,
+    understands: Iterable[str] | None = None,
+    describe: bool | None = None,
+    security: str | None = None,
+    active: bool | None = None,
+    deadline_ms: int | None = None,
+    max_body_bytes: int | None = None,
+    max_concurrency: int | None = None,
+    rate_limit: RateLimit | Iterable[RateLimit] | None = None,
+    cors: Mapping[str, Any] | None = None,
+    allow_from: Iterable[str] | None = None,
+    **more: Any,
+) -> Channel:
+    """SOAP 1.1 and 1.2: services that declare the same path are its operations; ``operation`` is the name of the
+    service's class unless given. ``one_way=True``: nobody waits for an answer.
+    """
+    options = _shared(
+        security, active, deadline_ms, max_body_bytes, max_concurrency, rate_limit, cors, allow_from, more
+    )
+    options.update(
+        operation=operation,
+        one_way=one_way,
+        wsdl=wsdl,
+        service_name=service_name,
+        namespace=namespace,
+        versions=None if versions is None else list(versions),
+        mtom=mtom,
+        mtom_from_bytes=mtom_from_bytes,
+        max_parts=max_parts,
+        understands=None if understands is None else list(understands),
+        describe=describe,
+    )
+    return Channel("soap", path, options)
+
+
+def amqp(
+    queue: str,
+    /,
+    *,
+    connection: str,
+    missing_queue: Literal["make_classic", "make_quorum", "wait"] | None = None,
+    exchange: str | None = None,
+    exchange_type: Literal["direct", "topic", "fanout", "headers"] | None = None,
+    routing_keys: str | Iterable[str] = (),
+    prefetch: int | None = None,
+    consumers: int | None = None,
+    consumers_per: Literal["server", "cluster"] | None = None,
+    data_format: Literal["json", "xml", "form", "raw"] | None = None,
+    deadline_ms: int | None = None,
+    max_body_bytes: int | None = None,
+    retry: Mapping[str, int] | None = None,
+    dead_letter: Mapping[str, str] | None = None,
+    max_redeliveries: int | None = None,
+    idempotency: Mapping[str, Any] | str | None = None,
+    reply: bool | None = None,
+    active: bool | None = None,
+    **more: Any,
+) -> Channel:
+    """AMQP 0-9-1: the messages of a queue; ``connection`` is the outgoing of type ``amqp`` whose broker it is.
+    ``idempotency="message_id"`` is short for ``{"key": "message_id"}``.
+    """
+    keys = [routing_keys] if isinstance(routing_keys, str) else list(routing_keys)
+    if isinstance(idempotency, str):
+        idempotency = {"key": idempotency}
+    options: dict[str, Any] = {
+        "connection": connection,
+        "missing_queue": missing_queue,
+        "exchange": exchange,
+        "exchange_type": exchange_type,
+        "routing_keys": keys or None,
+        "prefetch": prefetch,
+        "consumers": consumers,
+        "consumers_per": consumers_per,
+        "data_format": data_format,
+        "deadline_ms": deadline_ms,
+        "max_body_bytes": max_body_bytes,
+        "retry": None if retry is None else dict(retry),
+        "dead_letter": None if dead_letter is None else dict(dead_letter),
+        "max_redeliveries": max_redeliveries,
+        "idempotency": None if idempotency is None else dict(idempotency),
+        "reply": reply,
+        "active": active,
+        **more,
+    }
+    return Channel("amqp", queue, options)

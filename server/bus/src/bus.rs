@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crosstie_amqp::BrokerError as BusError;
 use crosstie_model::secret::SecretValue;
 use crosstie_model::settings::BusUrl;
 use crosstie_model::{Event, Revision, UnitName};
@@ -14,7 +15,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::backoff::Backoff;
 use crate::connect::{Target, connect};
-use crate::error::BusError;
 use crate::session::{Shared, Stopped};
 use crate::state::BusState;
 

@@ -4,9 +4,10 @@
 //! no more than its own queues; nothing else is: the queue is exclusive and dies with its connection, holds
 //! at most [`QUEUE_LENGTH`] notices (the oldest make room) and messages are transient.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crosstie_amqp::{Broker, BrokerError, BrokerTls, Login, timed};
 use crosstie_model::UnitName;
 use crosstie_model::secret::SecretValue;
 use crosstie_model::settings::BusUrl;
@@ -15,22 +16,13 @@ use lapin::options::{
     QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{
-    AsyncTcpStream, Channel, Connection, ConnectionProperties, Consumer, Error as AmqpError, ExchangeKind,
-};
+use lapin::{Channel, Connection, Consumer, Error as AmqpError, ExchangeKind};
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_util::sync::{CancellationToken, DropGuard};
-
-use crate::error::BusError;
-use crate::stream::{BrokerStream, Duplex, current_runtime, made_beforehand};
+use tokio_util::sync::DropGuard;
 
 /// How long TCP and TLS may take, each.
 const DIAL_LIMIT: Duration = Duration::from_secs(5);
-/// How long login and declarations may take together.
+/// How long login and declarations may take, each.
 const LOGIN_LIMIT: Duration = Duration::from_secs(10);
 /// Notices a server's queue holds while the server does not take them.
 const QUEUE_LENGTH: u32 = 1000;
@@ -71,66 +63,34 @@ pub(crate) struct Connected {
 }
 
 /// Connects.
-pub(crate) async fn connect(target: &Target<'_>) -> Result<Connected, BusError> {
-    let address = target.url.to_string();
-    let token = CancellationToken::new();
-    let socket = token.clone().drop_guard();
-    let stream = BrokerStream::new(dial(target, &address).await?, token);
-    let login = log_in(target, &address, stream);
-    let (connection, channel, consumer) = timed(&address, "login", LOGIN_LIMIT, login).await??;
-    Ok(Connected { connection, channel, consumer, socket })
-}
-
-async fn timed<F: Future>(
-    address: &str,
-    step: &'static str,
-    limit: Duration,
-    work: F,
-) -> Result<F::Output, BusError> {
-    let late = |_| BusError::TimedOut { address: address.to_owned(), step, limit };
-    tokio::time::timeout(limit, work).await.map_err(late)
-}
-
-async fn dial(target: &Target<'_>, address: &str) -> Result<Box<dyn Duplex>, BusError> {
+pub(crate) async fn connect(target: &Target<'_>) -> Result<Connected, BrokerError> {
     let url = target.url;
-    let connecting = TcpStream::connect((url.host.as_str(), url.port));
-    let unreachable = |source| BusError::Unreachable { address: address.to_owned(), source };
-    let tcp = timed(address, "TCP", DIAL_LIMIT, connecting).await?.map_err(unreachable)?;
-    tcp.set_nodelay(true).map_err(unreachable)?;
-    let Some(config) = target.tls.clone().filter(|_| url.tls) else {
+    let broker = Broker {
+        host: &url.host,
+        port: url.port,
+        vhost: &url.vhost,
+        user: &url.user,
+        password: target.password,
         // An address in plain is on this machine.
-        return Ok(Box::new(tcp));
+        tls: target.tls.clone().filter(|_| url.tls).map(|config| BrokerTls { config, server_name: None }),
+        client: format!("crosstie server {}", target.server),
+        dial_limit: DIAL_LIMIT,
+        login_limit: LOGIN_LIMIT,
+        heartbeat_s: HEARTBEAT_S,
+        frame_bytes: FRAME_BYTES,
+        channels: CHANNELS,
     };
-    let name = ServerName::try_from(url.host.clone()).map_err(|_| BusError::Host(url.host.clone()))?;
-    let handshake = TlsConnector::from(config).connect(name, tcp);
-    let secured = timed(address, "TLS", DIAL_LIMIT, handshake).await?;
-    Ok(Box::new(secured.map_err(|error| BusError::of_handshake(address, &error))?))
-}
-
-async fn log_in(
-    target: &Target<'_>,
-    address: &str,
-    stream: BrokerStream,
-) -> Result<(Connection, Channel, Consumer), BusError> {
-    let slot = Mutex::new(Some(stream));
-    let connection = Connection::connector(
-        uri(target)?,
-        current_runtime(),
-        async move |_, _| {
-            let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-            taken.map(AsyncTcpStream::Plain).ok_or_else(|| AmqpError::from(made_beforehand()))
-        },
-        ConnectionProperties::default()
-            .with_connection_name(format!("crosstie server {}", target.server).into())
-            .with_client_property("product".into(), "Crosstie".into())
-            .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into()),
-    )
-    .await
-    .map_err(|error| BusError::of_login(address, target.url.tls, error))?;
-    let declared = |error| BusError::of_amqp(address, "declaring the queue", error);
-    let channel = connection.create_channel().await.map_err(declared)?;
-    let consumer = listen(&channel, target).await.map_err(declared)?;
-    Ok((connection, channel, consumer))
+    let Login { connection, socket } = crosstie_amqp::connect(&broker).await?;
+    let address = url.to_string();
+    let declared = |error| BrokerError::of_amqp(&address, "declaring the queue", error);
+    let declaring = async {
+        let channel = connection.create_channel().await?;
+        let consumer = listen(&channel, target).await?;
+        Ok((channel, consumer))
+    };
+    let done = timed(&address, "declaring the queue", LOGIN_LIMIT, declaring).await?;
+    let (channel, consumer) = done.map_err(declared)?;
+    Ok(Connected { connection, channel, consumer, socket })
 }
 
 async fn listen(channel: &Channel, target: &Target<'_>) -> Result<Consumer, AmqpError> {
@@ -152,26 +112,4 @@ async fn listen(channel: &Channel, target: &Target<'_>) -> Result<Consumer, Amqp
     channel.queue_bind(queue.clone(), target.exchange.into(), "".into(), bind, none()).await?;
     let consume = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
     channel.basic_consume(queue, "".into(), consume, none()).await
-}
-
-fn uri(target: &Target<'_>) -> Result<AMQPUri, BusError> {
-    let password = target.password.map_or(Ok(""), |password| std::str::from_utf8(password.expose()));
-    let password = password.map_err(|_| BusError::Secrets("the password is not UTF-8".to_owned()))?;
-    Ok(AMQPUri {
-        // TLS is below the library.
-        scheme: AMQPScheme::AMQP,
-        authority: AMQPAuthority {
-            userinfo: AMQPUserInfo { username: target.url.user.clone(), password: password.to_owned() },
-            host: target.url.host.clone(),
-            port: target.url.port,
-        },
-        vhost: target.url.vhost.clone(),
-        query: AMQPQueryString {
-            frame_max: Some(FRAME_BYTES),
-            channel_max: Some(CHANNELS),
-            heartbeat: Some(HEARTBEAT_S),
-            connection_timeout: None,
-            auth_mechanism: None,
-        },
-    })
 }

@@ -9,14 +9,13 @@
 mod backoff;
 mod bus;
 mod connect;
-mod error;
 mod frame;
 mod session;
 mod state;
-mod stream;
 
 pub use bus::{Bus, BusOptions, BusSecrets, Heard};
-pub use error::BusError;
+/// Why there is no connection to the broker.
+pub use crosstie_amqp::BrokerError as BusError;
 /// What [`BusSecrets`] gives.
 pub use rustls::ClientConfig;
 pub use state::{BusCounts, BusState};

@@ -7,6 +7,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use crosstie_amqp::BrokerError as BusError;
 use crosstie_model::{Revision, UnitName};
 use futures_util::StreamExt;
 use futures_util::future::{self, BoxFuture};
@@ -20,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::Heard;
 use crate::connect::Connected;
-use crate::error::BusError;
 use crate::frame::{Frame, MEDIA_TYPE, Notice};
 use crate::state::BusState;
 

@@ -145,6 +145,8 @@ pub struct ConsumedRecord<'a> {
     pub bytes_out: u64,
     /// What became of it.
     pub outcome: Consumed,
+    /// What the message log keeps of it beyond its metadata.
+    pub kept: Option<&'a KeptMessage>,
     /// What went wrong, when it did.
     pub failure: Option<(FailureKind, Origin)>,
 }

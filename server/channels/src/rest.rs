@@ -16,7 +16,7 @@ use crate::body::decode::{Expectation, decode};
 use crate::body::media::Media;
 use crate::body::{INLINE_DECODE_BYTES, xml};
 use crate::negotiate::{Choice, Format};
-use crate::response::{Outgoing, Pieces};
+use crate::response::{Held, Outgoing, Pieces};
 use crate::target::{Permit, Target};
 
 /// A request with its body read, about to become a message.
@@ -36,6 +36,8 @@ impl Arrived {
             payload,
             raw: self.raw,
             http: Some(self.http),
+            soap: None,
+            amqp: None,
             principal: self.principal,
             deadline: target.deadline_from_now(),
             depth: 0,
@@ -110,8 +112,8 @@ pub(crate) async fn aside<T: Send + 'static>(
 }
 
 /// Turns a service's reply into a response. `choice` is given where the channel negotiates.
-async fn encode(reply: Reply, choice: Option<Choice>) -> Result<Response<Outgoing>, Failure> {
-    let Reply { status, headers, content_type, body } = reply;
+pub(crate) async fn encode(reply: Reply, choice: Option<Choice>) -> Result<Response<Outgoing>, Failure> {
+    let Reply { status, headers, content_type, body, .. } = reply;
     let named = || headers.iter().find(|(name, _)| name == CONTENT_TYPE).map(|(_, value)| value.clone());
     let content_type = content_type.or_else(named);
     let (body, media) = encode_body(body, content_type.is_some(), choice).await?;
@@ -198,7 +200,7 @@ fn not_acceptable() -> Failure {
 }
 
 /// Fields that frame or route the message; a service that sets them would break the connection.
-fn is_ours(name: &HeaderName) -> bool {
+pub(crate) fn is_ours(name: &HeaderName) -> bool {
     matches!(
         *name,
         CONNECTION | CONTENT_LENGTH | DATE | PROXY_AUTHENTICATE | TE | TRAILER | TRANSFER_ENCODING | UPGRADE
@@ -214,6 +216,7 @@ pub(crate) fn hold(response: Response<Outgoing>, permits: Vec<Permit>) -> Respon
     }
     response.map(|body| match body {
         Outgoing::Whole(bytes) => Outgoing::Whole(bytes),
+        Outgoing::Passed(body) => Outgoing::Passed(Box::pin(Held { body, _permits: permits })),
         Outgoing::Stream(pieces) => {
             let held: Pieces = Box::pin(pieces.map(move |piece| {
                 let _ = &permits;

@@ -403,7 +403,7 @@ impl Compiler<'_> {
                 channel: channel.name.as_str(),
                 kind,
                 service: Some(service),
-                message_log: channel.definition.entrance().and_then(|entrance| entrance.message_log.as_ref()),
+                message_log: channel.definition.message_log(),
             }),
         }
     }

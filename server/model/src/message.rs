@@ -16,6 +16,8 @@ use time::OffsetDateTime;
 use crate::cid::TraceContext;
 use crate::failure::Failure;
 use crate::names::ServiceName;
+use crate::outgoing::AmqpProperties;
+use crate::soap::{SoapReply, SoapRequest};
 
 /// One request to a service.
 #[derive(Debug)]
@@ -30,6 +32,10 @@ pub struct Message {
     pub raw: Bytes,
     /// HTTP's side of the message, for channels that speak it.
     pub http: Option<Box<HttpRequest>>,
+    /// SOAP's side of the message, for channels that speak it.
+    pub soap: Option<Box<SoapRequest>>,
+    /// AMQP's side of the message, for channels that speak it.
+    pub amqp: Option<Box<AmqpRequest>>,
     /// Who sent it, once authenticated.
     pub principal: Option<Arc<Principal>>,
     /// When the caller stops waiting.
@@ -44,7 +50,7 @@ pub struct Message {
 pub struct ChannelInfo {
     /// The channel's name; `invoke` for a call from another service or the management API.
     pub name: Arc<str>,
-    /// `rest`, `http`, `jsonrpc`, `invoke` …
+    /// `rest`, `http`, `jsonrpc`, `soap`, `amqp`, `invoke` …
     pub kind: &'static str,
     /// The service it leads to.
     pub service: ServiceName,
@@ -97,6 +103,23 @@ pub struct HttpRequest {
     pub client: IpAddr,
     /// Whether the client's hop was encrypted.
     pub secure: bool,
+}
+
+/// AMQP's side of a message.
+#[derive(Debug, Clone)]
+pub struct AmqpRequest {
+    /// The queue it came from.
+    pub queue: String,
+    /// The exchange it was published to, and the routing key.
+    pub exchange: String,
+    /// See [`AmqpRequest::exchange`].
+    pub routing_key: String,
+    /// Which attempt this is, from 1: one more than how often the service failed on it.
+    pub attempt: u32,
+    /// How often it came again because nobody acknowledged it.
+    pub redeliveries: u32,
+    /// What it says of itself.
+    pub properties: AmqpProperties,
 }
 
 /// An authenticated caller.
@@ -168,13 +191,15 @@ pub struct Reply {
     pub content_type: Option<HeaderValue>,
     /// The body.
     pub body: ReplyBody,
+    /// What a service added to a SOAP answer; other channels leave it out.
+    pub soap: Option<Box<SoapReply>>,
 }
 
 impl Reply {
     /// A plain answer with `body`.
     #[must_use]
     pub fn new(body: ReplyBody) -> Self {
-        Self { status: None, headers: Vec::new(), content_type: None, body }
+        Self { status: None, headers: Vec::new(), content_type: None, body, soap: None }
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::definition::{
     ChannelDefinition, Definition, DefinitionBody, DefinitionId, DefinitionKind, DefinitionName,
-    SecurityDefinition, ServiceSettings,
+    SecurityDefinition, ServiceSettings, WsdlDefinition,
 };
 use crate::failure::Fault;
 use crate::names::{Digest, Revision, ServiceName, UnitName};
@@ -104,6 +104,15 @@ impl Snapshot {
         }
     }
 
+    /// The `wsdl` definition called `name`.
+    #[must_use]
+    pub fn wsdl(&self, name: &DefinitionName) -> Option<&WsdlDefinition> {
+        match self.definitions.get(&DefinitionId { kind: DefinitionKind::Wsdl, name: name.clone() }) {
+            Some(DefinitionBody::Wsdl(wsdl)) => Some(wsdl),
+            _ => None,
+        }
+    }
+
     /// The definitions whose credentials open a channel that demands `name`, in the order in which they are
     /// tried: the one of that name, or the members of a group. Those that do not exist are left out.
     #[must_use]
@@ -124,8 +133,8 @@ impl Snapshot {
     }
 
     /// All channels: the explicit ones, then those declared in code that no explicit one of the same name
-    /// overrides, each in the order of their names. Several services that declare JSON-RPC at one path
-    /// share one channel, named after the path.
+    /// overrides, each in the order of their names. Several services that declare JSON-RPC, or SOAP, at one
+    /// path share one channel, named after the path.
     ///
     /// # Errors
     /// A declaration in code that is not valid; checks refuse such a deployment, so a stored one has none.
@@ -144,6 +153,13 @@ impl Snapshot {
                         if known.entrance == more.entrance && known.data_format == more.data_format =>
                     {
                         known.methods.extend(more.methods.clone());
+                    }
+                    (Some(ChannelDefinition::Soap(known)), ChannelDefinition::Soap(more))
+                        if known.agrees_with(more)
+                            && !more.operations.keys().any(|name| known.operations.contains_key(name)) =>
+                    {
+                        known.operations.extend(more.operations.clone());
+                        known.one_way.extend(more.one_way.iter().cloned());
                     }
                     (Some(_), _) => return Err(clash(&service.name, &name)),
                     (None, _) => {
@@ -171,8 +187,8 @@ fn clash(service: &ServiceName, name: &DefinitionName) -> CodeChannelError {
     }
 }
 
-/// The definition that a declaration in code stands for, named `SERVICE:KIND:PATH`. JSON-RPC channels are
-/// shared per path and named `jsonrpc:PATH`. A service that declares REST twice at one path, once per
+/// The definition that a declaration in code stands for, named `SERVICE:KIND:PATH`. JSON-RPC and SOAP channels
+/// are shared per path and named `jsonrpc:PATH` and `soap:PATH`. A service that declares REST twice at one path, once per
 /// method, has one channel with both methods.
 ///
 /// # Errors
@@ -181,9 +197,9 @@ pub fn code_channel(
     service: &ServiceName,
     declared: &CodeChannel,
 ) -> Result<(DefinitionName, ChannelDefinition), CodeChannelError> {
-    let shared = declared.r#type == "jsonrpc";
+    let shared = matches!(declared.r#type.as_str(), "jsonrpc" | "soap");
     let name = if shared {
-        format!("jsonrpc:{}", declared.path)
+        format!("{}:{}", declared.r#type, declared.path)
     } else {
         format!("{service}:{}:{}", declared.r#type, declared.path)
     };
@@ -193,14 +209,29 @@ pub fn code_channel(
     let mut body: serde_json::Map<String, Value> =
         declared.options.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     body.insert("type".into(), declared.r#type.clone().into());
-    body.insert("path".into(), declared.path.clone().into());
-    if shared {
-        let method = body.remove("method").unwrap_or_else(|| service.as_str().into());
-        let method = method.as_str().unwrap_or(service.as_str()).to_owned();
-        let methods = serde_json::Map::from_iter([(method, Value::from(service.as_str()))]);
-        body.insert("methods".into(), Value::Object(methods));
-    } else {
-        body.insert("service".into(), service.as_str().into());
+    let place = if declared.r#type == "amqp" { "queue" } else { "path" };
+    body.insert(place.into(), declared.path.clone().into());
+    let named = |body: &mut serde_json::Map<String, Value>, key: &str| {
+        let name = body.remove(key).unwrap_or_else(|| service.as_str().into());
+        name.as_str().unwrap_or(service.as_str()).to_owned()
+    };
+    let led = |name: String| Value::from_iter([(name, Value::from(service.as_str()))]);
+    match declared.r#type.as_str() {
+        "jsonrpc" => {
+            let method = named(&mut body, "method");
+            body.insert("methods".into(), led(method));
+        }
+        "soap" => {
+            let operation = named(&mut body, "operation");
+            if let Some(Value::Bool(one_way)) = body.get("one_way").cloned() {
+                let names = one_way.then(|| Value::from(operation.as_str()));
+                body.insert("one_way".into(), names.into_iter().collect());
+            }
+            body.insert("operations".into(), led(operation));
+        }
+        _ => {
+            body.insert("service".into(), service.as_str().into());
+        }
     }
     let id = DefinitionId { kind: DefinitionKind::Channel, name: parsed.clone() };
     match Definition::from_value(id, Value::Object(body)).map_err(refuse)?.body {
@@ -241,7 +272,7 @@ mod tests {
         snapshot.definitions.insert(definition.id, definition.body);
         let channels = snapshot.effective_channels().unwrap();
         assert_eq!(channels.len(), 1);
-        assert_eq!(channels[0].definition.entrance().path, "/b");
+        assert_eq!(channels[0].definition.place(), "/b");
         assert!(!channels[0].in_code);
     }
 
@@ -252,6 +283,32 @@ mod tests {
         let channels = Snapshot { units, ..Snapshot::default() }.effective_channels().unwrap();
         assert_eq!(channels.len(), 1);
         assert_eq!(channels[0].definition.services().len(), 2);
+    }
+
+    #[test]
+    fn services_share_a_soap_path_as_operations() {
+        let declared = |name: &str, one_way: bool| json!([{"type": "soap", "path": "/crm", "options": {"operation": name, "one_way": one_way}}]);
+        let units = [unit("demo.a", declared("Get", false)), unit("demo.b", declared("Notify", true))].into();
+        let channels = Snapshot { units, ..Snapshot::default() }.effective_channels().unwrap();
+        assert_eq!((channels.len(), channels[0].name.as_str()), (1, "soap:/crm"));
+        let ChannelDefinition::Soap(soap) = &channels[0].definition else { panic!("{channels:?}") };
+        assert_eq!(soap.operations.keys().collect::<Vec<_>>(), ["Get", "Notify"]);
+        assert!(soap.one_way.contains("Notify") && soap.one_way.len() == 1);
+        assert_eq!(soap.generated_namespace(), "urn:crosstie:crm");
+        let other = json!([{"type": "soap", "path": "/crm", "options": {"namespace": "urn:other"}}]);
+        let units = [unit("demo.a", declared("Get", false)), unit("demo.b", other)].into();
+        assert!(Snapshot { units, ..Snapshot::default() }.effective_channels().is_err());
+    }
+
+    #[test]
+    fn a_queue_can_be_declared_in_code() {
+        let declared = json!([{"type": "amqp", "path": "orders", "options": {"connection": "broker"}}]);
+        let channels = Snapshot { units: [unit("demo.a", declared)].into(), ..Snapshot::default() }
+            .effective_channels()
+            .unwrap();
+        assert_eq!(channels[0].name.as_str(), "demo.a:amqp:orders");
+        let ChannelDefinition::Amqp(amqp) = &channels[0].definition else { panic!("{channels:?}") };
+        assert_eq!((amqp.queue.as_str(), amqp.service.as_str()), ("orders", "demo.a"));
     }
 
     #[test]

@@ -126,6 +126,8 @@ fn message(channel: &Arc<ChannelInfo>) -> Message {
         channel: Arc::clone(channel),
         raw: Bytes::from_static(b"{\"name\":\"Ada\",\"visits\":41}"),
         payload: Payload::Json(payload),
+        soap: None,
+        amqp: None,
         http: Some(Box::new(HttpRequest {
             method: http::Method::GET,
             path: "/hello/Ada".into(),

@@ -29,8 +29,7 @@ pub(crate) fn closed_channels(
     if !credentials.is_empty() {
         // A declaration in code that is no channel is among the routes' faults.
         for channel in snapshot.effective_channels().unwrap_or_default() {
-            let entrance = channel.definition.entrance();
-            let needed = entrance.security.as_ref().filter(|_| entrance.active);
+            let needed = channel.definition.security().filter(|_| channel.definition.is_active());
             let needed = needed.map(|name| snapshot.credentials_for(name)).unwrap_or_default();
             let reasons: Vec<String> = needed
                 .iter()

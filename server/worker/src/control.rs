@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crosstie_api::operations::Operations;
+use crosstie_channels::amqp::AmqpChannels;
 use crosstie_channels::server::HttpServer;
 use crosstie_model::Event;
 use crosstie_process::control::{ControlReader, ControlStream, ToSupervisor, ToWorker};
@@ -39,6 +40,8 @@ pub(crate) struct Control {
     pub(crate) drain: watch::Sender<bool>,
     /// The HTTP side.
     pub(crate) http: HttpServer,
+    /// The side of brokers.
+    pub(crate) amqp: Arc<AmqpChannels>,
     /// The server's certificate.
     pub(crate) certificate: Arc<ReloadingCertificate>,
     /// Told when the first snapshot is served.
@@ -79,7 +82,7 @@ impl Control {
         // Receivers that are gone have drained already.
         let _ = self.drain.send(true);
         self.http.drain();
-        self.http.drained().await;
+        tokio::join!(self.http.drained(), self.amqp.drain());
         tokio::select! {
             _ = duties => {}
             () = hearing.until_closed() => {}

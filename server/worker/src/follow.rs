@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
+use crosstie_channels::amqp::AmqpChannels;
 use crosstie_channels::ports::{Ports, RouteInputs};
 use crosstie_channels::routes::Routes;
 use crosstie_channels::staged::Staged;
@@ -25,7 +26,7 @@ use crosstie_model::snapshot::{ActiveUnit, Snapshot};
 use crosstie_model::unit::Artifact;
 use crosstie_model::{Event, Revision, UnitName};
 use crosstie_odb::Odb;
-use crosstie_process::shm::{Agreement, Barrier, WorkerSlot};
+use crosstie_process::shm::{Agreement, Barrier, Segment, WorkerSlot};
 use crosstie_security::{Authenticators, CredentialSource, Revoked};
 use crosstie_telemetry::Metrics;
 use crosstie_telemetry::metrics::{Counter, counters};
@@ -163,6 +164,10 @@ pub(crate) struct Follower {
     pub(crate) left_out: BTreeSet<String>,
     /// Keeps what is served on disk.
     pub(crate) keeper: Keeper,
+    /// Consumes for the channels of brokers.
+    pub(crate) amqp: Arc<AmqpChannels>,
+    /// Says whether the server is to be drained.
+    pub(crate) segment: Arc<Segment>,
     /// The revision last given to the keeper.
     pub(crate) kept: Option<Revision>,
 }
@@ -219,6 +224,7 @@ impl Follower {
                 _ = compare.tick() => {}
             }
             self.follow().await;
+            self.amqp.pause(self.segment.is_drain_wanted());
         }
     }
 
@@ -301,6 +307,7 @@ impl Follower {
             (live.outgoings.closed.clone(), live.outgoings.names.clone());
         match self.build_routes(&live, faults) {
             Ok(Built { routes, left_out, closed }) => {
+                let consumed = routes.amqp().to_vec();
                 self.current.stage(Arc::new(live), Barrier::mark(revision));
                 self.routes.stage(Arc::new(routes), Barrier::mark(revision));
                 self.barrier.ready(revision);
@@ -310,6 +317,7 @@ impl Follower {
                 }
                 self.current.settle();
                 self.routes.settle();
+                self.amqp.follow(consumed);
                 self.waiting = None;
                 self.left_out = left_out;
                 self.refused = None;

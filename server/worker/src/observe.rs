@@ -196,6 +196,31 @@ impl Entrance {
         });
     }
 
+    fn keep_consumed(&self, messages: &Messages, record: &ConsumedRecord<'_>) {
+        messages.log.record(MessageRecord {
+            time: SystemTime::now().checked_sub(record.elapsed).unwrap_or(SystemTime::UNIX_EPOCH),
+            micros: u64::try_from(record.elapsed.as_micros()).unwrap_or(u64::MAX),
+            trace: *record.trace,
+            side: Side::Channel,
+            name: Arc::clone(&self.channel),
+            kind: self.kind,
+            service: self.service.clone(),
+            method: None,
+            path: record.queue.to_owned(),
+            query: None,
+            status: 0,
+            problem: record.failure.map(|(kind, _)| kind.default_text()),
+            bytes_in: record.bytes_in,
+            bytes_out: record.bytes_out,
+            client: None,
+            principal: None,
+            replay_of: None,
+            policy: Arc::clone(&messages.policy),
+            request: record.kept.map(|kept| Box::new(kept.request.clone())),
+            response: None,
+        });
+    }
+
     fn keep(&self, messages: &Messages, record: &RequestRecord<'_>, time: SystemTime) {
         let (parts, replay_of) = match record.kept {
             Kept::Nothing => return,
@@ -288,6 +313,9 @@ impl EntranceObserver for Entrance {
         counters.for_each(|(_, counter)| counter.add(1));
         if let Some(traces) = &self.traces {
             self.consumer_span(traces, record);
+        }
+        if let Some(messages) = &self.messages {
+            self.keep_consumed(messages, record);
         }
     }
 

@@ -15,7 +15,7 @@ use crosstie_test_support::parts::TestPart;
 /// The password of the databases of tests.
 const PASSWORD: &str = "it's a secret";
 
-fn postgres() -> TestPart {
+pub(crate) fn postgres() -> TestPart {
     TestPart::start("postgres", Postgres::new).unwrap()
 }
 
@@ -24,7 +24,7 @@ fn mariadb() -> TestPart {
 }
 
 /// The definition `name` of the database of `part`, as YAML, with `more` fields.
-fn definition(name: &str, part: &TestPart, more: &str) -> String {
+pub(crate) fn definition(name: &str, part: &TestPart, more: &str) -> String {
     let engine = if part.part.name() == "mariadb" { "mariadb" } else { "postgresql" };
     let (user, database) = (&part.credentials.user, &part.credentials.database);
     let (port, tls) = (part.address.port(), tls(&part.client));

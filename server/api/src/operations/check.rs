@@ -147,7 +147,7 @@ fn check_definitions(snapshot: &Snapshot, faults: &mut BTreeSet<StateFault>) {
         {
             fault("", format!("no service can have this name: {error}"));
         }
-        if matches!(body, DefinitionBody::Channel(channel) if channel.entrance().active) {
+        if matches!(body, DefinitionBody::Channel(channel) if channel.is_active()) {
             continue;
         }
         let definition = Definition { id: id.clone(), body: body.clone() };
@@ -165,6 +165,11 @@ fn check_definitions(snapshot: &Snapshot, faults: &mut BTreeSet<StateFault>) {
                     }
                 }
                 Some(_) => {}
+            }
+        }
+        if let DefinitionBody::Wsdl(wsdl) = body {
+            for found in crosstie_channels::soap::wsdl_faults(wsdl) {
+                fault(&found.pointer, found.detail);
             }
         }
         if let DefinitionBody::Security(security) = body {
@@ -262,7 +267,7 @@ pub(crate) fn unknown_definition(id: &DefinitionId) -> String {
 
 fn clash_text(clash: &check::Conflict, mine: &EffectiveChannel, other: &EffectiveChannel) -> String {
     let methods = if clash.methods.is_empty() { "all methods".to_owned() } else { clash.methods.join(", ") };
-    format!("{} is taken by the channel {} for {methods}", mine.definition.entrance().path, other.name)
+    format!("{} is taken by the channel {} for {methods}", mine.definition.place(), other.name)
 }
 
 /// Every declaration in code that is no channel; says whether all are.

@@ -140,7 +140,7 @@ fn views(snapshot: &Snapshot) -> Result<Vec<DefinitionView>, OperationError> {
     let mut views = Vec::new();
     for (id, body) in &snapshot.definitions {
         let state = match body {
-            DefinitionBody::Channel(channel) => Some(declared_state(channel.entrance().active)),
+            DefinitionBody::Channel(channel) => Some(declared_state(channel.is_active())),
             DefinitionBody::Outgoing(outgoing) => Some(declared_state(outgoing.is_active())),
             _ => None,
         };
@@ -152,7 +152,7 @@ fn views(snapshot: &Snapshot) -> Result<Vec<DefinitionView>, OperationError> {
     for channel in snapshot.effective_channels().unwrap_or_default().into_iter().filter(|c| c.in_code) {
         let body = serde_json::to_value(&channel.definition).map_err(unreadable)?;
         let (kind, name) = (DefinitionKind::Channel, channel.name.to_string());
-        let state = Some(declared_state(channel.definition.entrance().active));
+        let state = Some(declared_state(channel.definition.is_active()));
         views.push(DefinitionView { kind, name, body, in_code: true, state, reasons: Vec::new() });
     }
     views.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));

@@ -125,6 +125,8 @@ impl Operations {
             payload,
             raw,
             http: None,
+            soap: None,
+            amqp: None,
             principal: Some(Arc::new(Principal::new("management", "management").named(caller.name.as_str()))),
             deadline: Instant::now() + limit,
             depth: 0,
@@ -172,7 +174,7 @@ fn views(snapshot: &Snapshot, quarantined: &[Quarantined]) -> Vec<ServiceView> {
                     .map(|channel| ServiceChannel {
                         name: channel.name.to_string(),
                         r#type: channel.definition.type_name().to_owned(),
-                        path: channel.definition.entrance().path.clone(),
+                        path: channel.definition.place().to_owned(),
                     })
                     .collect(),
                 input: service.input.clone(),

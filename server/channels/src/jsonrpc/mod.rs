@@ -172,6 +172,8 @@ impl Request<'_> {
             payload: params.map_or(Payload::Empty, Payload::Json),
             raw: self.raw.clone(),
             http: Some(Box::new(self.http.clone())),
+            soap: None,
+            amqp: None,
             principal: self.principal.cloned(),
             deadline: target.deadline_from_now(),
             depth: 0,

@@ -60,6 +60,15 @@ impl ChannelDefinition {
         }
     }
 
+    /// What is kept of its messages in the message log; nothing where it does not say.
+    #[must_use]
+    pub fn message_log(&self) -> Option<&KeptMessages> {
+        match self {
+            Self::Amqp(channel) => channel.message_log.as_ref(),
+            _ => self.entrance()?.message_log.as_ref(),
+        }
+    }
+
     /// Whether it is to be open.
     #[must_use]
     pub fn is_active(&self) -> bool {

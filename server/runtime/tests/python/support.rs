@@ -270,6 +270,8 @@ pub(crate) fn request(payload: Payload) -> Request {
             }),
             payload,
             raw,
+            soap: None,
+            amqp: None,
             http: Some(Box::new(HttpRequest {
                 method: Method::GET,
                 path: "/path".into(),

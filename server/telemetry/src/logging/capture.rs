@@ -22,7 +22,8 @@ const MAX_TEXT: usize = 32 * 1024;
 /// Most fields of a record.
 const MAX_FIELDS: usize = 64;
 
-/// A library whose traces hold what is sent, a login with its password included.
+/// A library whose traces hold what is sent, a login with its password included, and whose warnings hold messages
+/// that came back: only its errors are shown.
 const TELLTALE: &str = "lapin";
 
 /// The subscriber's one layer.
@@ -39,9 +40,11 @@ impl LogLayer {
     /// wanted: at debug an HTTP library alone writes more than the rest of the server.
     fn admits(&self, metadata: &Metadata<'_>) -> bool {
         let set = self.shared.level();
+        if metadata.target().starts_with(TELLTALE) {
+            return *metadata.level() == Level::ERROR;
+        }
         let ours = ["crosstie", "service", "panic"].iter().any(|own| metadata.target().starts_with(own));
-        let everything = set == LogLevel::Trace && !metadata.target().starts_with(TELLTALE);
-        let least = if ours || everything { set } else { set.max(LogLevel::Warn) };
+        let least = if ours || set == LogLevel::Trace { set } else { set.max(LogLevel::Warn) };
         level_of(*metadata.level()) >= least
     }
 }

@@ -102,14 +102,16 @@ fn libraries_are_heard_from_warn_on() {
 }
 
 #[test]
-fn traces_of_a_library_that_shows_logins_are_left_out() {
+fn a_library_that_shows_logins_and_messages_tells_its_errors_alone() {
     let (_directory, records) =
         logged(LogSettings { level: LogLevel::Trace, ..LogSettings::default() }, |_| {
             tracing::trace!(target: "lapin::frames", "a login");
+            tracing::warn!(target: "lapin::returned_messages", "a message that came back");
+            tracing::error!(target: "lapin::io_loop", "a fault");
             tracing::trace!(target: "hyper::proto", "chatter");
         });
-    assert_eq!(records.len(), 1);
-    assert_eq!(records[0].message, "chatter");
+    let messages: Vec<_> = records.iter().map(|record| record.message.as_str()).collect();
+    assert_eq!(messages, ["a fault", "chatter"]);
 }
 
 #[test]

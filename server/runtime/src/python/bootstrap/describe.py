@@ -136,8 +136,11 @@ def _channels(cls):
 
 def _channel(cls, channel):
     if not isinstance(channel, Channel):
-        raise Refused(f"{where(cls)}: {channel!r} is no channel; rest(), http() and jsonrpc() make one")
-    return {"type": channel.type, "path": channel.path, "options": channel.options}
+        raise Refused(f"{where(cls)}: {channel!r} is no channel; rest(), http(), jsonrpc(), soap() and amqp() make one")
+    options = channel.options
+    if channel.type == "soap":
+        options = {"operation": cls.__name__, **options}
+    return {"type": channel.type, "path": channel.path, "options": options}
 
 
 def loaded_service(cls):

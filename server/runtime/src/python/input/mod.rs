@@ -58,7 +58,8 @@ impl InputRules {
     /// The document of `message`; `None` when its JSON payload is that already.
     fn merge(&self, message: &Message) -> Result<Option<Value>, Failure> {
         let http = message.http.as_deref();
-        let is_text = http.is_some_and(is_xml);
+        // The messages of SOAP were converted by their description already.
+        let is_text = message.soap.is_none() && http.is_some_and(is_xml);
         let Some(members) = self.shapes.members() else {
             return Ok(match &message.payload {
                 Payload::Json(value) if is_text => Some(self.shapes.coerced(value.clone())),
@@ -186,6 +187,8 @@ mod tests {
             }),
             payload,
             raw: bytes::Bytes::new(),
+            soap: None,
+            amqp: None,
             http: Some(Box::new(HttpRequest {
                 method: http::Method::GET,
                 path: "/".into(),

@@ -1,6 +1,8 @@
 //! `self`: the objects a service sees, as Python classes in Rust. Made on first use; what a handler does not
 //! look at costs nothing.
 
+mod amqp;
+mod amqp_request;
 mod data;
 mod http;
 mod logger;
@@ -9,6 +11,7 @@ mod request;
 mod response;
 mod security;
 mod service;
+mod soap;
 mod tables;
 
 pub(crate) use data::Data;

@@ -8,8 +8,10 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use serde_json::Value;
 
+use super::amqp_request::Amqp;
 use super::http::{Part, multi_dict};
 use super::security::Security;
+use super::soap::Soap;
 use super::{Headers, Http};
 use crate::python::codec::Path;
 use crate::python::context::{Call, InputData};
@@ -23,6 +25,8 @@ pub(crate) struct Request {
     input: PyOnceLock<Py<PyAny>>,
     http: PyOnceLock<Py<Http>>,
     security: PyOnceLock<Option<Py<Security>>>,
+    soap: PyOnceLock<Option<Py<Soap>>>,
+    amqp: PyOnceLock<Option<Py<Amqp>>>,
 }
 
 impl Request {
@@ -33,6 +37,8 @@ impl Request {
             input: PyOnceLock::new(),
             http: PyOnceLock::new(),
             security: PyOnceLock::new(),
+            soap: PyOnceLock::new(),
+            amqp: PyOnceLock::new(),
         }
     }
 
@@ -101,6 +107,20 @@ impl Request {
             Security::of(&self.call).map(|security| Py::new(py, security)).transpose()
         });
         security.map(Option::as_ref)
+    }
+
+    #[getter]
+    fn amqp(&self, py: Python<'_>) -> PyResult<Option<&Py<Amqp>>> {
+        let amqp =
+            self.amqp.get_or_try_init(py, || Amqp::of(&self.call).map(|amqp| Py::new(py, amqp)).transpose());
+        amqp.map(Option::as_ref)
+    }
+
+    #[getter]
+    fn soap(&self, py: Python<'_>) -> PyResult<Option<&Py<Soap>>> {
+        let soap =
+            self.soap.get_or_try_init(py, || Soap::of(&self.call).map(|soap| Py::new(py, soap)).transpose());
+        soap.map(Option::as_ref)
     }
 }
 

@@ -171,6 +171,8 @@ fn message_for(
         payload,
         raw: Bytes::new(),
         http: None,
+        soap: None,
+        amqp: None,
         principal: call.message.principal.clone(),
         deadline: own.map_or(call.message.deadline, |own| own.min(call.message.deadline)),
         depth,

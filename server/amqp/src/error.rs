@@ -7,9 +7,9 @@ use rustls::Error as TlsError;
 
 /// Why there is no connection to the broker. None holds a password.
 #[derive(Debug, thiserror::Error)]
-pub enum BusError {
+pub enum BrokerError {
     /// The password or the certificate could not be read.
-    #[error("the bus's credentials cannot be used: {0}")]
+    #[error("the credentials cannot be used: {0}")]
     Secrets(String),
     /// The host is not one that a certificate can name.
     #[error("{0} cannot be the host of a certificate")]
@@ -40,7 +40,7 @@ pub enum BusError {
         reason: String,
     },
     /// It did not answer in time.
-    #[error("the broker at {address} did not answer within {} s ({step})", limit.as_secs())]
+    #[error("the broker at {address} did not answer within {} ({step})", shown(*limit))]
     TimedOut {
         /// Where.
         address: String,
@@ -64,7 +64,7 @@ pub enum BusError {
     },
 }
 
-impl BusError {
+impl BrokerError {
     /// What went wrong in the TLS handshake with `address`.
     pub(crate) fn of_handshake(address: &str, error: &io::Error) -> Self {
         let address = address.to_owned();
@@ -97,7 +97,8 @@ impl BusError {
     }
 
     /// What went wrong in AMQP.
-    pub(crate) fn of_amqp(address: &str, step: &'static str, error: lapin::Error) -> Self {
+    #[must_use]
+    pub fn of_amqp(address: &str, step: &'static str, error: lapin::Error) -> Self {
         let address = address.to_owned();
         let reason = match error.kind() {
             lapin::ErrorKind::ProtocolError(refusal) => refusal.get_message().to_string(),
@@ -108,8 +109,18 @@ impl BusError {
     }
 
     /// The broker said something that makes no sense here.
-    pub(crate) fn broken(address: &str, step: &'static str, reason: &str) -> Self {
+    #[must_use]
+    pub fn broken(address: &str, step: &'static str, reason: &str) -> Self {
         Self::Broken { address: address.to_owned(), step, reason: reason.to_owned(), source: None }
+    }
+}
+
+/// A limit as people say it.
+fn shown(limit: Duration) -> String {
+    if limit.subsec_millis() == 0 {
+        format!("{} s", limit.as_secs())
+    } else {
+        format!("{} ms", limit.as_millis())
     }
 }
 
