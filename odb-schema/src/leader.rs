@@ -35,6 +35,8 @@ pub struct Retention {
 pub struct Purged {
     /// Run-time data that lapsed.
     pub data: usize,
+    /// Nonces that nobody could use again anyway.
+    pub nonces: usize,
     /// Access tokens that expired.
     pub tokens: usize,
     /// Tokens for joining that expired.

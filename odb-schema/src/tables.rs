@@ -183,6 +183,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    used_nonce (digest) {
+        digest -> Text,
+        until_us -> BigInt,
+    }
+}
+
+diesel::table! {
     join_token (id) {
         id -> Text,
         hash -> Text,

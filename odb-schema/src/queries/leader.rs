@@ -76,6 +76,7 @@ pub(crate) async fn purge(
     let ended = certificate::table.filter(certificate::expires_us.le(forgotten));
     let mut purged = Purged {
         data: super::data::purge(connection).await?,
+        nonces: super::nonce::purge(connection).await?,
         tokens: diesel::delete(tokens).execute(connection).await?,
         join_tokens: diesel::delete(join_tokens).execute(connection).await?,
         certificates: diesel::delete(ended).execute(connection).await?,

@@ -14,6 +14,7 @@ pub(crate) mod deployment;
 pub(crate) mod leader;
 pub(crate) mod lease;
 pub(crate) mod member;
+pub(crate) mod nonce;
 pub(crate) mod report;
 pub(crate) mod revision;
 pub(crate) mod schema;

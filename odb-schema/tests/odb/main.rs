@@ -75,6 +75,7 @@ on_every_backend! {
     data::entries_lapse_by_the_databases_clock,
     data::keys_are_listed_by_prefix_in_the_order_of_bytes,
     data::values_survive_as_they_are,
+    data::what_may_be_used_once_is_used_once_whoever_asks,
     deployment::a_deployment_that_is_there_only_gets_the_new_manifest,
     deployment::an_active_deployment_outlives_twenty_newer_ones,
     deployment::an_artifact_survives_in_pieces,

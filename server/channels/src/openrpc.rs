@@ -89,6 +89,7 @@ fn sort_of(security: &SecurityDefinition) -> &'static str {
         SecurityDefinition::ClientCertificate(_) => "a TLS client certificate",
         SecurityDefinition::Jwt(_) | SecurityDefinition::Oauth2Introspection(_) => "a bearer token",
         SecurityDefinition::Group(_)
+        | SecurityDefinition::WssUsernameToken(_)
         | SecurityDefinition::Bearer(_)
         | SecurityDefinition::Oauth2ClientCredentials(_) => "credentials",
     }

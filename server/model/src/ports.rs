@@ -153,6 +153,33 @@ pub enum DataError {
     Unreachable,
 }
 
+/// Remembers what may be used once, over all servers: nonces of credentials. Backed by the ODB.
+#[async_trait]
+pub trait Nonces: Send + Sync + std::fmt::Debug {
+    /// Notes that `nonce` of the security definition `definition` was used, to be remembered at least until
+    /// `until`, in seconds since 1970-01-01T00:00:00Z. Says whether it was not used before.
+    ///
+    /// # Errors
+    /// The store is out of reach, so nobody knows.
+    async fn is_new(&self, definition: &str, nonce: &str, until: i64) -> Result<bool, NoncesUnreachable>;
+}
+
+/// Nobody can tell now whether a nonce was used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store of nonces is not reachable")]
+pub struct NoncesUnreachable;
+
+/// Remembers nothing, and so lets nothing in that may be used once: for processes that check no credentials.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoNonces;
+
+#[async_trait]
+impl Nonces for NoNonces {
+    async fn is_new(&self, _: &str, _: &str, _: i64) -> Result<bool, NoncesUnreachable> {
+        Err(NoncesUnreachable)
+    }
+}
+
 /// Counters that outlive a worker: cells of the server's shared memory, found once by key and then only
 /// added to. A key is a metric's name and labels in Prometheus text form.
 pub trait CounterCells: Send + Sync {

@@ -134,7 +134,7 @@ pub struct ServiceDescription {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CodeChannel {
-    /// `rest`, `http` or `jsonrpc`.
+    /// `rest`, `http`, `jsonrpc` or `soap`.
     pub r#type: String,
     /// The path pattern.
     pub path: String,

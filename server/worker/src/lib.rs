@@ -14,6 +14,7 @@ mod keep;
 mod last_good;
 mod live;
 mod membership;
+mod nonces;
 mod observe;
 mod outbox;
 mod outgoings;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crosstie_model::ports::{DataError, DataStore};
-use crosstie_odb::OdbDataStore;
+use crosstie_model::ports::{DataError, DataStore, Nonces};
+use crosstie_odb::{OdbDataStore, OdbNonces};
 use serde_json::{Value, json};
 
 use crate::support::Database;
@@ -114,4 +114,21 @@ pub(crate) async fn keys_are_listed_by_prefix_in_the_order_of_bytes(database: Da
     assert_eq!(data.keys("a%", 100).await.unwrap(), ["a%"]);
     assert_eq!(data.keys("", 2).await.unwrap(), ["A", "a"]);
     assert_eq!(data.keys("a\u{10ffff}", 100).await.unwrap(), ["a\u{10ffff}z"]);
+}
+
+pub(crate) async fn what_may_be_used_once_is_used_once_whoever_asks(database: Database) {
+    let until = i64::from(u32::MAX);
+    let asked = (0..8).map(|_| {
+        let nonces = OdbNonces::new(database.open());
+        tokio::spawn(async move { nonces.is_new("partners", "abc 17", until).await.unwrap() })
+    });
+    let mut accepted = 0;
+    for asked in asked.collect::<Vec<_>>() {
+        accepted += usize::from(asked.await.unwrap());
+    }
+    assert_eq!(accepted, 1);
+    let nonces = OdbNonces::new(database.open());
+    assert!(!nonces.is_new("partners", "abc 17", until).await.unwrap());
+    assert!(nonces.is_new("others", "abc 17", until).await.unwrap());
+    assert!(nonces.is_new("partners", "abc 18", until).await.unwrap());
 }

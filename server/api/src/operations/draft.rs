@@ -107,6 +107,15 @@ impl Draft {
     }
 }
 
+/// A description of nothing in particular.
+const MINIMAL_WSDL: &str = r#"<definitions xmlns="http://schemas.xmlsoap.org/wsdl/"
+    xmlns:soap="http://schemas.xmlsoap.org/wsdl/soap/" xmlns:a="urn:a" targetNamespace="urn:a">
+    <message name="M"/><portType name="P"><operation name="O"><input message="a:M"/></operation></portType>
+    <binding name="B" type="a:P"><soap:binding transport="http://schemas.xmlsoap.org/soap/http"/>
+    <operation name="O"><input><soap:body use="literal"/></input></operation></binding>
+    <service name="S"><port name="P" binding="a:B"><soap:address location="http://localhost/"/></port></service>
+</definitions>"#;
+
 /// A definition that nothing can be wrong with but its name.
 fn stand_in(kind: DefinitionKind) -> serde_json::Result<DefinitionBody> {
     use serde_json::from_value;
@@ -124,6 +133,7 @@ fn stand_in(kind: DefinitionKind) -> serde_json::Result<DefinitionBody> {
             from_value(json!({"type": "basic_auth", "username": "a"})).map(DefinitionBody::Security)
         }
         DefinitionKind::Service => from_value(json!({})).map(DefinitionBody::Service),
+        DefinitionKind::Wsdl => from_value(json!({"text": MINIMAL_WSDL})).map(DefinitionBody::Wsdl),
     }
 }
 

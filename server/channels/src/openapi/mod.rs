@@ -183,6 +183,7 @@ fn security_schemes(snapshot: &Snapshot, entries: &[Entry<'_>]) -> Map<String, V
             SecurityDefinition::Jwt(_) => json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}),
             SecurityDefinition::Oauth2Introspection(_) => json!({"type": "http", "scheme": "bearer"}),
             SecurityDefinition::Group(_)
+            | SecurityDefinition::WssUsernameToken(_)
             | SecurityDefinition::Bearer(_)
             | SecurityDefinition::Oauth2ClientCredentials(_) => continue,
         };

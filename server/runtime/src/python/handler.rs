@@ -145,6 +145,7 @@ pub(crate) fn reply(
         headers: written.headers,
         content_type: written.content_type.or(implied),
         body,
+        soap: written.soap,
     })
 }
 

@@ -15,6 +15,7 @@ use super::group::GroupCheck;
 use super::introspection::IntrospectionCheck;
 use super::jwt::JwtCheck;
 use super::presented::Presented;
+use super::wss::WssCheck;
 
 /// One security definition, ready to check requests. A route keeps the one it needs.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub(super) enum Check {
     ClientCertificate(Box<ClientCertificateCheck>),
     Jwt(Box<JwtCheck>),
     Introspection(Box<IntrospectionCheck>),
+    Wss(Box<WssCheck>),
     Group(GroupCheck),
     /// A secret has no value here: nobody gets in, and callers learn that it is not their doing.
     Unavailable,
@@ -67,6 +69,7 @@ impl Authenticator {
             Check::ClientCertificate(check) => check.authenticate(presented),
             Check::Jwt(check) => check.decide(presented)?,
             Check::Introspection(check) => check.decide(presented)?,
+            Check::Wss(check) => check.decide(presented)?,
             Check::Group(group) => return group.decide(presented, &self.definition, self.kind),
             Check::Unavailable => Err(Denial::unavailable(None)),
         };
@@ -82,6 +85,7 @@ impl Authenticator {
             let verdict = match &self.check {
                 Check::Jwt(check) => check.ask(presented).await,
                 Check::Introspection(check) => check.ask(presented).await,
+                Check::Wss(check) => check.ask(presented).await,
                 Check::Group(group) => return group.ask(presented, &self.definition, self.kind).await,
                 // These decide without asking.
                 Check::Basic(_) | Check::ApiKey(_) | Check::ClientCertificate(_) | Check::Unavailable => {
@@ -95,6 +99,17 @@ impl Authenticator {
 
     fn outcome(&self, verdict: Verdict) -> Outcome {
         verdict.map_err(|denial| Box::new(denial.refuse(&self.definition, self.kind)))
+    }
+
+    /// Whether its credentials stand in the message itself, so that a request can only be checked once its body
+    /// was read.
+    #[must_use]
+    pub fn reads_messages(&self) -> bool {
+        match &self.check {
+            Check::Wss(_) => true,
+            Check::Group(group) => group.reads_messages(),
+            _ => false,
+        }
     }
 
     /// The authorities of certificates that this definition wants clients to show.

@@ -58,6 +58,10 @@ impl GroupCheck {
         Err(Box::new(merge(refusals, definition, kind)))
     }
 
+    pub(super) fn reads_messages(&self) -> bool {
+        self.members.iter().any(|member| member.reads_messages())
+    }
+
     pub(super) fn client_authorities(&self) -> Vec<Arc<RootCertStore>> {
         self.members.iter().flat_map(|member| member.client_authorities()).collect()
     }

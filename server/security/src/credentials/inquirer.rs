@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crosstie_model::definition::{CircuitPolicy, ClientTls, DefinitionName, HttpEndpoint, Redirects};
 use crosstie_model::inquiry::Inquiries;
 use crosstie_model::outgoing::{CallBody, HttpCall, HttpOutgoing, OutgoingError, Pace};
+use crosstie_model::ports::Nonces;
 use crosstie_model::{Snapshot, TraceContext};
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt as _;
@@ -38,6 +39,7 @@ pub(super) struct Workshop<'a> {
     pub(super) name: &'a DefinitionName,
     pub(super) snapshot: &'a Snapshot,
     pub(super) inquiries: &'a dyn Inquiries,
+    pub(super) nonces: &'a Arc<dyn Nonces>,
 }
 
 /// A way to one other system.

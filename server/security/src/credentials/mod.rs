@@ -24,6 +24,7 @@ mod material;
 mod presented;
 #[cfg(test)]
 mod testing;
+mod wss;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +34,7 @@ use crosstie_model::definition::{
 };
 use crosstie_model::inquiry::Inquiries;
 use crosstie_model::message::Principal;
+use crosstie_model::ports::{NoNonces, Nonces};
 use crosstie_model::{Fault, Snapshot};
 
 use crate::secret::SecretResolver;
@@ -50,6 +52,8 @@ use jwt::JwtCheck;
 pub use material::CredentialError;
 use material::Material;
 pub use presented::{Presented, ShownCertificate};
+use wss::WssCheck;
+pub use wss::{AcceptedToken, ShownUsernameToken, TokenDemands};
 
 /// A security definition that cannot be enforced on this server.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +71,7 @@ pub struct CredentialFault {
 pub struct CredentialSource {
     resolver: SecretResolver,
     inquiries: Arc<dyn Inquiries>,
+    nonces: Arc<dyn Nonces>,
     known: Mutex<HashMap<DefinitionName, Known>>,
 }
 
@@ -79,10 +84,17 @@ struct Known {
 
 impl CredentialSource {
     /// A source that finds secrets through `resolver`, asks other systems through `inquiries`, and has made
-    /// nothing yet.
+    /// nothing yet. Credentials that may be used once let nobody in before [`CredentialSource::with_nonces`].
     #[must_use]
     pub fn new(resolver: SecretResolver, inquiries: Arc<dyn Inquiries>) -> Self {
-        Self { resolver, inquiries, known: Mutex::default() }
+        Self { resolver, inquiries, nonces: Arc::new(NoNonces), known: Mutex::default() }
+    }
+
+    /// The same with something that remembers what was used.
+    #[must_use]
+    pub fn with_nonces(mut self, nonces: Arc<dyn Nonces>) -> Self {
+        self.nonces = nonces;
+        self
     }
 
     /// The authenticator of one definition that is no group: the one there is, or a new one.
@@ -97,7 +109,10 @@ impl CredentialSource {
         if let Some(same) = known.get(name).filter(|known| known.material == material) {
             return Ok(Arc::clone(&same.authenticator));
         }
-        let check = compile(&material, &Workshop { name, snapshot, inquiries: &*self.inquiries })?;
+        let check = compile(
+            &material,
+            &Workshop { name, snapshot, inquiries: &*self.inquiries, nonces: &self.nonces },
+        )?;
         let authenticator = Authenticator::new(name.to_shared(), definition.type_name(), check);
         let authenticator = Arc::new(authenticator);
         known.insert(name.clone(), Known { material, authenticator: Arc::clone(&authenticator) });
@@ -271,6 +286,11 @@ fn compile(material: &Material, workshop: &Workshop<'_>) -> Result<Check, Creden
         SecurityDefinition::Oauth2Introspection(body) => {
             let check = IntrospectionCheck::new(body, material, principal(), workshop)?;
             Check::Introspection(Box::new(check))
+        }
+        SecurityDefinition::WssUsernameToken(body) => {
+            let principal = Arc::new(principal().named(body.username.as_str()));
+            let nonces = Arc::clone(workshop.nonces);
+            Check::Wss(Box::new(WssCheck::new(body, material.secret("password")?, principal, nonces)))
         }
         SecurityDefinition::Group(_)
         | SecurityDefinition::Bearer(_)

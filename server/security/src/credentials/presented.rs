@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 
 use super::client_certificate::ClientChain;
+use super::wss::ShownUsernameToken;
 
 /// What a request presents. Costs nothing to make: each type of credentials looks at its own part alone.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +16,8 @@ pub struct Presented<'r> {
     pub query: &'r [(String, String)],
     /// The certificate shown on its connection.
     pub certificate: ShownCertificate<'r>,
+    /// The username token in its SOAP message; `None` for requests of other kinds, and before a message was read.
+    pub username_token: Option<&'r dyn ShownUsernameToken>,
     /// When it came.
     pub now: SystemTime,
 }
@@ -35,13 +38,21 @@ impl<'r> Presented<'r> {
     /// What a request presents that comes now, with no certificate shown.
     #[must_use]
     pub fn now(headers: &'r HeaderMap, query: &'r [(String, String)]) -> Self {
-        Self { headers, query, certificate: ShownCertificate::None, now: SystemTime::now() }
+        let certificate = ShownCertificate::None;
+        Self { headers, query, certificate, username_token: None, now: SystemTime::now() }
     }
 
     /// The same with what is known of the client's certificate.
     #[must_use]
     pub fn with_certificate(mut self, certificate: ShownCertificate<'r>) -> Self {
         self.certificate = certificate;
+        self
+    }
+
+    /// The same with what its SOAP message holds of a username token.
+    #[must_use]
+    pub fn with_username_token(mut self, token: &'r dyn ShownUsernameToken) -> Self {
+        self.username_token = Some(token);
         self
     }
 

@@ -11,6 +11,7 @@ mod introspection;
 mod jwt;
 mod oauth2;
 mod token;
+mod wss_username_token;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,7 @@ pub use introspection::Oauth2Introspection;
 pub use jwt::{Jwt, JwtAlgorithm};
 pub use oauth2::{CredentialsIn, Oauth2ClientCredentials};
 pub use token::TokenRules;
+pub use wss_username_token::{WssPassword, WssUsernameToken};
 
 use super::name::DefinitionName;
 use super::rate_limit::RateRule;
@@ -43,6 +45,8 @@ pub enum SecurityDefinition {
     Jwt(Box<Jwt>),
     /// A token that its authorization server is asked about.
     Oauth2Introspection(Box<Oauth2Introspection>),
+    /// User name and password in SOAP messages.
+    WssUsernameToken(WssUsernameToken),
     /// Any of several definitions.
     Group(Group),
     /// A token that outgoings present.
@@ -72,6 +76,7 @@ impl SecurityDefinition {
             Self::ClientCertificate(_) => "client_certificate",
             Self::Jwt(_) => "jwt",
             Self::Oauth2Introspection(_) => "oauth2_introspection",
+            Self::WssUsernameToken(_) => "wss_username_token",
             Self::Group(_) => "group",
             Self::Bearer(_) => "bearer",
             Self::Oauth2ClientCredentials(_) => "oauth2_client_credentials",
@@ -82,7 +87,7 @@ impl SecurityDefinition {
     #[must_use]
     pub fn used_by(&self) -> SecurityUse {
         match self {
-            Self::BasicAuth(_) | Self::ApiKey(_) => SecurityUse::Both,
+            Self::BasicAuth(_) | Self::ApiKey(_) | Self::WssUsernameToken(_) => SecurityUse::Both,
             Self::ClientCertificate(_) | Self::Jwt(_) | Self::Oauth2Introspection(_) | Self::Group(_) => {
                 SecurityUse::Channels
             }
@@ -110,6 +115,7 @@ impl SecurityDefinition {
             Self::ClientCertificate(body) => &body.rate_limit,
             Self::Jwt(body) => &body.rules.rate_limit,
             Self::Oauth2Introspection(body) => &body.rules.rate_limit,
+            Self::WssUsernameToken(body) => &body.rate_limit,
             Self::Group(_) | Self::Bearer(_) | Self::Oauth2ClientCredentials(_) => &[],
         }
     }
@@ -141,6 +147,7 @@ impl SecurityDefinition {
             Self::ApiKey(body) => vec![("key", &body.key)],
             Self::Jwt(body) => body.secrets(),
             Self::Oauth2Introspection(body) => body.secrets(),
+            Self::WssUsernameToken(body) => vec![("password", &body.password)],
             Self::ClientCertificate(_) | Self::Group(_) => Vec::new(),
             Self::Bearer(body) => vec![("token", &body.token)],
             Self::Oauth2ClientCredentials(body) => body.secrets(),
@@ -153,6 +160,7 @@ impl SecurityDefinition {
             Self::ApiKey(body) => vec![("key", &mut body.key)],
             Self::Jwt(body) => body.secrets_mut(),
             Self::Oauth2Introspection(body) => body.secrets_mut(),
+            Self::WssUsernameToken(body) => vec![("password", &mut body.password)],
             Self::ClientCertificate(_) | Self::Group(_) => Vec::new(),
             Self::Bearer(body) => vec![("token", &mut body.token)],
             Self::Oauth2ClientCredentials(body) => body.secrets_mut(),

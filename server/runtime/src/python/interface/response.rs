@@ -1,10 +1,13 @@
 //! `self.response`: what the caller gets.
 
+use crosstie_model::soap::SoapReply;
 use http::{HeaderName, HeaderValue};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+
+use super::soap::SoapResponse;
 
 /// The answer in the making.
 #[pyclass(module = "_crosstie")]
@@ -16,6 +19,7 @@ pub(crate) struct Response {
     status_code: Option<u16>,
     content_type: Option<String>,
     headers: Option<Py<PyDict>>,
+    soap: Option<Py<SoapResponse>>,
 }
 
 /// What a handler left in its response.
@@ -29,6 +33,8 @@ pub(crate) struct Written {
     pub(crate) content_type: Option<HeaderValue>,
     /// Header fields in the order they were set.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// What goes around the body of a SOAP answer.
+    pub(crate) soap: Option<Box<SoapReply>>,
 }
 
 #[pymethods]
@@ -90,6 +96,16 @@ impl Response {
         self.headers = Some(dict.unbind());
         Ok(())
     }
+
+    #[getter]
+    fn soap(&mut self, py: Python<'_>) -> PyResult<Py<SoapResponse>> {
+        if let Some(soap) = &self.soap {
+            return Ok(soap.clone_ref(py));
+        }
+        let soap = Py::new(py, SoapResponse::default())?;
+        self.soap = Some(soap.clone_ref(py));
+        Ok(soap)
+    }
 }
 
 impl Response {
@@ -110,7 +126,12 @@ impl Response {
             None => Vec::new(),
         };
         let content_type = self.content_type.take();
+        let soap = match self.soap.take() {
+            Some(soap) => soap.try_borrow_mut(py)?.take(),
+            None => None,
+        };
         Ok(Written {
+            soap,
             payload: payload.filter(|_| !is_unused),
             status: self.status_code,
             content_type: content_type.and_then(|text| HeaderValue::from_str(&text).ok()),

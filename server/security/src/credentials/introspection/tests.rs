@@ -1,6 +1,7 @@
 //! Authorization servers that say yes, no, nonsense and nothing.
 
 use crosstie_model::definition::SecurityDefinition;
+use crosstie_model::ports::{NoNonces, Nonces};
 use crosstie_model::{FailureKind, Snapshot};
 use serde_json::json;
 
@@ -20,7 +21,12 @@ fn check(oracle: &Arc<Oracle>, more: Value) -> IntrospectionCheck {
     let material = Material::gather(&name, &definition, &snapshot, &resolver).unwrap();
     let SecurityDefinition::Oauth2Introspection(body) = &definition else { panic!() };
     let way = Way(Arc::clone(oracle));
-    let workshop = Workshop { name: &name, snapshot: &snapshot, inquiries: &way };
+    let workshop = Workshop {
+        name: &name,
+        snapshot: &snapshot,
+        inquiries: &way,
+        nonces: &(Arc::new(NoNonces) as Arc<dyn Nonces>),
+    };
     let template = Principal::new("tokens", "oauth2_introspection");
     IntrospectionCheck::new(body, &material, template, &workshop).unwrap()
 }

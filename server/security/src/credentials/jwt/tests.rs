@@ -10,6 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use crosstie_model::Snapshot;
 use crosstie_model::definition::SecurityDefinition;
 use crosstie_model::inquiry::NoInquiries;
+use crosstie_model::ports::{NoNonces, Nonces};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use ring::rand::SystemRandom;
@@ -165,7 +166,12 @@ fn try_check(body: Value, way: &Way) -> Result<JwtCheck, CredentialError> {
     let snapshot = Snapshot::default();
     let material = Material::gather(&name, &definition, &snapshot, &resolver)?;
     let SecurityDefinition::Jwt(body) = &definition else { panic!() };
-    let workshop = Workshop { name: &name, snapshot: &snapshot, inquiries: way };
+    let workshop = Workshop {
+        name: &name,
+        snapshot: &snapshot,
+        inquiries: way,
+        nonces: &(Arc::new(NoNonces) as Arc<dyn Nonces>),
+    };
     JwtCheck::new(body, &material, Principal::new("tokens", "jwt"), &workshop)
 }
 
@@ -543,7 +549,12 @@ fn who_asks_nobody_cannot_have_such_a_definition() {
     let SecurityDefinition::Jwt(body) = &definition else { panic!() };
     let material = Material::of_text(&definition).unwrap();
     let name = "tokens".parse().unwrap();
-    let workshop = Workshop { name: &name, snapshot: &Snapshot::default(), inquiries: &NoInquiries };
+    let workshop = Workshop {
+        name: &name,
+        snapshot: &Snapshot::default(),
+        inquiries: &NoInquiries,
+        nonces: &(Arc::new(NoNonces) as Arc<dyn Nonces>),
+    };
     let error = JwtCheck::new(body, &material, Principal::new("tokens", "jwt"), &workshop).unwrap_err();
     assert!(error.to_string().starts_with("jwks_url: "), "{error}");
 }

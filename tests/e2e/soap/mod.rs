@@ -1,0 +1,181 @@
+//! SOAP channels as clients that nobody here wrote see them: zeep, gSOAP, and PHP's SoapClient read the generated
+//! description and call everything.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crosstie_test_support::{Environment, wait_until};
+use serde_json::json;
+use tempfile::TempDir;
+
+const PASSWORD: &str = "pässword-8c21";
+
+fn here(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/soap").join(file)
+}
+
+/// An environment that serves the matrix.
+fn served() -> Environment {
+    let environment = Environment::start().unwrap();
+    environment.drop_file("matrix.py", &fs::read_to_string(here("matrix.py")).unwrap()).unwrap();
+    environment.wait_for_status("/matrix?wsdl", 200);
+    environment
+}
+
+fn apply(environment: &Environment, text: &str) {
+    environment.command(&["apply", "-f", "-"]).unwrap().input(text).run().unwrap().success().unwrap();
+}
+
+/// Runs a client to its end; what it says is shown where it does not succeed.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}: make test-packages"));
+    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}\n{said}{told}");
+    said.into_owned()
+}
+
+#[test]
+fn zeep_calls_everything() {
+    let environment = served();
+    for version in ["1.1", "1.2"] {
+        run(Command::new("/usr/bin/python3")
+            .arg(here("client.py"))
+            .args([version, &environment.url("/matrix")]));
+        wait_until("the note is taken", || {
+            environment.log_tail("server.log").contains(&format!("noted zeep {version}"))
+        });
+    }
+}
+
+#[test]
+fn the_soap_client_of_php_calls_everything() {
+    let environment = served();
+    for version in ["1.1", "1.2"] {
+        run(Command::new("php").arg(here("client.php")).args([version, &environment.url("/matrix")]));
+        wait_until("the note is taken", || {
+            environment.log_tail("server.log").contains(&format!("noted php {version}"))
+        });
+    }
+}
+
+#[test]
+fn gsoap_calls_everything_with_binaries_in_and_beside_the_envelope() {
+    let environment = served();
+    let desk = TempDir::new().unwrap();
+    let shell = |text: &str| run(Command::new("sh").args(["-ec", text]).current_dir(desk.path()));
+    shell(&format!("curl -sf '{}?wsdl' > matrix.wsdl", environment.url("/matrix")));
+    shell("wsdl2h -c -O1 -o matrix.h matrix.wsdl 2>&1");
+    fs::copy(here("client.c"), desk.path().join("client.c")).unwrap();
+    for version in ["1", "2"] {
+        shell(&format!("soapcpp2 -{version} -c -C -L -x -pmatrix -I/usr/share/gsoap/import matrix.h 2>&1"));
+        shell("cc -w -o client client.c matrixC.c matrixClient.c -lgsoap 2>&1");
+        let version = format!("1.{version}");
+        run(Command::new(desk.path().join("client")).args([&version, &environment.url("/matrix")]));
+    }
+    wait_until("what came beside the envelope is told", || {
+        environment.log_tail("server.log").contains("stored with 1 attachments")
+    });
+}
+
+/// A channel that demands a username token.
+fn guarded() -> Environment {
+    let environment = served();
+    apply(
+        &environment,
+        &format!(
+            "security:\n  partners:\n    type: wss_username_token\n    username: shop\n    password: '{PASSWORD}'\n\
+             channel:\n  guarded:\n    type: soap\n    path: /guarded\n    namespace: urn:example:matrix\n\
+             \x20   service_name: Matrix\n    security: partners\n    operations: {{Who: matrix.who}}\n"
+        ),
+    );
+    environment
+}
+
+#[test]
+fn zeep_shows_username_tokens() {
+    let environment = guarded();
+    run(Command::new("/usr/bin/python3").arg(here("client.py")).args([
+        "token",
+        &environment.url("/guarded"),
+        "shop",
+        PASSWORD,
+    ]));
+    wait_until("the audit tells of refused credentials", || {
+        environment.log_tail("server.log").contains("wss_username_token")
+    });
+    for log in ["server.log", "access.log"] {
+        assert!(!environment.log_tail(log).contains(PASSWORD), "{log}");
+    }
+}
+
+/// A message with a token as zeep makes it, recorded.
+fn recorded(environment: &Environment) -> Vec<u8> {
+    let script = format!(
+        "import sys, zeep\nfrom zeep.wsse.username import UsernameToken\nfrom lxml import etree\n\
+         client = zeep.Client(sys.argv[1] + '?wsdl', wsse=UsernameToken('shop', '{PASSWORD}', use_digest=True))\n\
+         node = client.create_message(client.bind('Matrix', 'MatrixSoap'), 'Who')\n\
+         sys.stdout.buffer.write(etree.tostring(node))"
+    );
+    let output = Command::new("/usr/bin/python3")
+        .args(["-c", &script, &environment.url("/guarded")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn a_recorded_message_is_refused_by_every_worker_also_after_a_restart() {
+    let environment = guarded();
+    let message = recorded(&environment);
+    let send = || environment.http().post("/guarded", "text/xml", &message).unwrap();
+    let first = send();
+    assert_eq!(first.status, 200, "{}", first.text());
+    assert!(first.text().contains(">shop<"), "{}", first.text());
+    for _ in 0..8 {
+        let again = send();
+        assert_eq!(again.status, 500);
+        assert!(again.text().contains("wsse:FailedAuthentication"), "{}", again.text());
+    }
+    environment.stop().unwrap();
+    environment.start_again().unwrap();
+    wait_until("it serves again", || environment.http().get("/guarded?wsdl").is_ok_and(|r| r.status == 200));
+    assert_eq!(send().status, 500);
+    assert_eq!(environment.http().post("/guarded", "text/xml", &recorded(&environment)).unwrap().status, 200);
+    wait_until("the replay is told", || environment.log_tail("server.log").contains("replayed"));
+}
+
+#[test]
+fn a_description_is_a_definition_that_channels_refer_to() {
+    let environment = served();
+    let wsdl = environment.http().get("/matrix?wsdl").unwrap().text();
+    let definition = json!({"wsdl": {"theirs": {"text": wsdl}}});
+    apply(&environment, &definition.to_string());
+    let channel = json!({"channel": {"again": {"type": "soap", "path": "/again", "wsdl": "theirs",
+        "operations": {"Refuse": "matrix.refuse"}}}});
+    apply(&environment, &channel.to_string());
+    let described = environment.wait_for_status("/again?wsdl", 200).text();
+    assert!(described.contains(&format!("location=\"{}\"", environment.url("/again"))), "{described}");
+    let body = "<s:Envelope xmlns:s='http://schemas.xmlsoap.org/soap/envelope/'><s:Body>\
+        <Refuse xmlns='urn:example:matrix'><text>so</text></Refuse></s:Body></s:Envelope>";
+    let reply = environment.http().post("/again", "text/xml", body.as_bytes()).unwrap();
+    assert!(
+        reply.status == 500 && reply.text().contains("<faultstring>so</faultstring>"),
+        "{}",
+        reply.text()
+    );
+
+    let refused = |text: &str| {
+        let command = environment.command(&["apply", "-f", "-"]).unwrap();
+        let outcome = command.input(text).run().unwrap();
+        assert_ne!(outcome.code, 0, "{}", outcome.stdout);
+        outcome.stderr
+    };
+    let wrong = channel.to_string().replace("\"Refuse\"", "\"Missing\"");
+    assert!(refused(&wrong).contains("describes no such operation"));
+    let broken = definition.to_string().replace("theirs", "broken").replace("<wsdl:types>", "<wsdl:typos>");
+    assert!(refused(&broken).contains("/text"));
+    let outcome = environment.command(&["delete", "wsdl", "theirs"]).unwrap().run().unwrap();
+    assert_ne!(outcome.code, 0);
+}
