@@ -92,12 +92,17 @@ impl Other {
         self.runtime.block_on(next).expect("nothing was heard").unwrap()
     }
 
-    /// Hears of a revision that is at least `newest`.
+    /// Hears of a revision that is at least `newest`: by a notice, or, where this end came back later than the
+    /// notice, by comparing when it is told to.
     fn hears_of(&mut self, newest: u64) {
         loop {
-            match self.hears() {
-                Heard::Changed(Event::RevisionChanged { revision }) if revision >= Revision(newest) => return,
-                _ => {}
+            let heard = match self.hears() {
+                Heard::Changed(Event::RevisionChanged { revision }) => revision,
+                Heard::CompareNow => self.runtime.block_on(self.odb.revision()).unwrap(),
+                Heard::Changed(_) => continue,
+            };
+            if heard >= Revision(newest) {
+                return;
             }
         }
     }

@@ -95,6 +95,20 @@ impl KeptCall {
         }
     }
 
+    /// A message goes to a broker, with the routing key at `path`.
+    pub(crate) fn publishes(&mut self, path: &str, media_type: Option<&str>, body: &Bytes) {
+        path.clone_into(&mut self.path);
+        self.bytes_in = body.len() as u64;
+        if self.keeper.policy.settings().bodies.of_requests() {
+            let request = MessagePart {
+                content_type: media_type.and_then(|text| HeaderValue::from_str(text).ok()),
+                headers: Vec::new(),
+                body: Some(MessageBody::whole(body.clone())),
+            };
+            self.parts = Some(Box::new(KeptMessage { request, ..KeptMessage::default() }));
+        }
+    }
+
     /// The head of an answer came.
     pub(crate) fn answers(&mut self, status: StatusCode, headers: &HeaderMap) {
         let policy = &self.keeper.policy;

@@ -29,12 +29,8 @@ pub(crate) struct Observer {
 const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Observer {
-    pub(crate) fn new(name: Arc<str>, type_name: &'static str, environment: &Environment) -> Arc<Self> {
-        Self::keeping(name, type_name, environment, None)
-    }
-
-    /// The same, which keeps of the calls what `kept` says.
-    pub(crate) fn keeping(
+    /// Records calls, and keeps of them what `kept` says.
+    pub(crate) fn new(
         name: Arc<str>,
         type_name: &'static str,
         environment: &Environment,

@@ -29,9 +29,8 @@ pub fn open(blueprint: &Blueprint, environment: &Environment) -> Result<Outgoing
         OutgoingDefinition::Soap(soap) => {
             SoapClient::open(blueprint, soap, environment).map(|client| Outgoing::Soap(Arc::new(client)))
         }
-        OutgoingDefinition::Amqp(endpoint) => {
-            MessageBroker::open(blueprint, endpoint, environment).map(|broker| Outgoing::Amqp(Arc::new(broker)))
-        }
+        OutgoingDefinition::Amqp(endpoint) => MessageBroker::open(blueprint, endpoint, environment)
+            .map(|broker| Outgoing::Amqp(Arc::new(broker))),
         OutgoingDefinition::Sql(endpoint) => {
             Database::open(blueprint, endpoint, environment).map(|database| Outgoing::Sql(Arc::new(database)))
         }

@@ -57,7 +57,11 @@ fn messages_that_are_published_and_consumed_are_kept_under_one_cid() {
     assert_eq!(came["request"]["body"]["text"], r#"{"pin":"***","password":"***","n":1}"#);
 
     let refused = environment.run(&["message", "replay", &cid]).unwrap();
-    assert!(refused.code == 1 && refused.stderr.contains("type amqp cannot be sent again"), "{}", refused.stderr);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("type amqp cannot be sent again"),
+        "{}",
+        refused.stderr
+    );
 
     let cid = send(json!({"fails": true}));
     let messages = wait_for("the failure is kept", || {

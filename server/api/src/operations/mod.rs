@@ -56,9 +56,7 @@ pub use join::{
     Invitation, JoinAnswer, JoinRefused, JoinRequest, JoinTokenOrder, JoinTokenView, TOKEN_PREFIX,
 };
 pub use member::{Condition, MemberView, Removal};
-pub use message::{
-    MessageBodyView, MessageFilter, MessagePartView, MessageView, MessagesView, ReplayView,
-};
+pub use message::{MessageBodyView, MessageFilter, MessagePartView, MessageView, MessagesView, ReplayView};
 pub use ping::PingView;
 pub use service::{Invocation, ServiceChannel, ServiceView};
 pub use status::{OdbState, ServerStatus, WorkerState};

@@ -21,14 +21,12 @@ use async_trait::async_trait;
 use crate::cid::TraceContext;
 
 pub use amqp::{
-    AmqpBinding, AmqpConsume, AmqpConsumer, AmqpDelivery, AmqpOutgoing, AmqpProperties, AmqpPublish, AmqpQueue,
-    AmqpQueueKind, AmqpSettle, AmqpValue, RETRY_MARK, Unroutable,
+    AmqpBinding, AmqpConsume, AmqpConsumer, AmqpDelivery, AmqpOutgoing, AmqpProperties, AmqpPublish,
+    AmqpQueue, AmqpQueueKind, AmqpSettle, AmqpValue, RETRY_MARK, Unroutable,
 };
 pub use error::{OutgoingError, Trouble};
 pub use http::{AnswerBody, CallBody, HttpAnswer, HttpCall, HttpOutgoing, Pace};
-pub use soap::{
-    AnsweredFault, EnvelopeCall, SoapAnswer, SoapCall, SoapCallHeader, SoapError, SoapOutgoing,
-};
+pub use soap::{AnsweredFault, EnvelopeCall, SoapAnswer, SoapCall, SoapCallHeader, SoapError, SoapOutgoing};
 pub use sql::{
     Access, Begin, Columns, Isolation, Named, Parameters, Refusal, RefusedBecause, SqlCall, SqlError,
     SqlOutgoing, SqlResult, SqlRow, SqlStream, SqlTransaction, SqlType, SqlValue,

@@ -69,7 +69,7 @@ impl MessageBroker {
     ) -> Result<Self, OpenError> {
         let name: Arc<str> = blueprint.name().as_str().into();
         let kept = endpoint.message_log.as_ref();
-        let observer = Observer::keeping(Arc::clone(&name), "amqp", environment, kept);
+        let observer = Observer::new(Arc::clone(&name), "amqp", environment, kept);
         let settings = Arc::new(Settings::of(blueprint, endpoint)?);
         let circuit = Circuit::new(&endpoint.circuit, Arc::clone(&name), observer.metrics().clone());
         Ok(Self {

@@ -95,7 +95,7 @@ impl HttpClient {
         let name = blueprint.name().to_shared();
         let definition = blueprint.definition();
         let (type_name, kept) = (definition.type_name(), definition.message_log());
-        let observer = Observer::keeping(Arc::clone(&name), type_name, environment, kept);
+        let observer = Observer::new(Arc::clone(&name), type_name, environment, kept);
         let (origin, url) = Origin::parse("address", &endpoint.address)?;
         let proxy = endpoint.proxy.as_ref().map(|proxy| {
             let (origin, _) = Origin::parse("proxy/address", &proxy.address)?;

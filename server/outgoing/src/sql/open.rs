@@ -54,7 +54,7 @@ impl Database {
         };
         let name: Arc<str> = blueprint.name().as_str().into();
         let kept = endpoint.message_log.as_ref();
-        let observer = Observer::keeping(Arc::clone(&name), "sql", environment, kept);
+        let observer = Observer::new(Arc::clone(&name), "sql", environment, kept);
         let limits = Limits {
             size: count(endpoint.max_connections).max(1),
             wait: Duration::from_millis(endpoint.wait_deadline_ms),

@@ -92,7 +92,8 @@ pub(crate) fn open(settings: &Value, secrets: &[(&str, &str)]) -> Arc<dyn AmqpOu
         body[*field] = json!(format!("file:{}", path.display()));
     }
     let definition: OutgoingDefinition = serde_json::from_value(body).unwrap();
-    let resolver = SecretResolver::new(Arc::new(ClusterKey::generate().unwrap()), directory.path().to_owned());
+    let resolver =
+        SecretResolver::new(Arc::new(ClusterKey::generate().unwrap()), directory.path().to_owned());
     let name = "broker".parse().unwrap();
     let blueprint =
         Blueprint::draw(&name, &definition, &Snapshot::default(), &resolver, directory.path()).unwrap();

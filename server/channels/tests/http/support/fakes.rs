@@ -263,7 +263,9 @@ impl SeenKept {
             is_refused: false,
             request: parts.request.body.as_ref().map(text),
             response: parts.response.body.as_ref().map(|body| (text(body), body.is_broken)),
-            headers: headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect(),
+            headers: headers
+                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+                .collect(),
         }
     }
 }

@@ -136,8 +136,9 @@ impl SoapConnection {
         let py = envelope.py();
         let envelope: Bytes = match envelope.cast::<PyString>() {
             Ok(text) => text.to_str()?.as_bytes().to_vec().into(),
-            Err(_) => bytes_of(envelope)
-                .ok_or_else(|| PyTypeError::new_err("an envelope is text or bytes"))?,
+            Err(_) => {
+                bytes_of(envelope).ok_or_else(|| PyTypeError::new_err("an envelope is text or bytes"))?
+            }
         };
         let outgoing = self.open(py)?;
         let (fields, deadline) = (fields(http_headers)?, self.deadline(timeout)?);
