@@ -22,7 +22,7 @@ PROFILE ?= release
 PACKAGES := build-essential pkg-config python3-dev python3-venv curl git openssl wrk
 # What the tests start themselves, as environments with more than one server do. Nothing of it need run on
 # this host, and an environment of one server needs none of it.
-TEST_PACKAGES := postgresql mariadb-server rabbitmq-server haproxy sqlite3 amqp-tools python3-pika gsoap libgsoap-dev libssl-dev zlib1g-dev python3-spyne python3-zeep php-cli php-soap
+TEST_PACKAGES := postgresql mariadb-server rabbitmq-server haproxy sqlite3 amqp-tools python3-pika gsoap libgsoap-dev libssl-dev zlib1g-dev python3-spyne python3-zeep php-cli php-soap nginx-light
 # Fuzz targets of fuzz/, each run for FUZZ_SECONDS. A new target is one word here.
 FUZZ_TARGETS := path_matcher control_frames request_decoders xml_messages credentials
 FUZZ_SECONDS ?= 60
@@ -67,6 +67,7 @@ test-packages: packages
 	  case "$$package" in
 	    mariadb-server) services="mariadb" ;;
 	    rabbitmq-server) services="rabbitmq-server epmd.socket" ;;
+	    nginx-light) services="nginx" ;;
 	    *) services="$$package" ;;
 	  esac
 	  $$as_root systemctl --quiet disable $$services 2>/dev/null || true

@@ -16,7 +16,17 @@ pub(crate) const LOOK: Duration = Duration::from_millis(2);
 /// # Errors
 /// What `quickstart` or `start` said.
 pub(crate) fn one_server(workers: usize) -> Result<Environment> {
-    let environment = Environment::builder().setting("server.workers", &workers.to_string()).start()?;
+    one_server_with(workers, &[])
+}
+
+/// The same with more settings.
+///
+/// # Errors
+/// What `quickstart` or `start` said.
+pub(crate) fn one_server_with(workers: usize, settings: &[(&str, &str)]) -> Result<Environment> {
+    let builder = Environment::builder().setting("server.workers", &workers.to_string());
+    let builder = settings.iter().fold(builder, |builder, (name, value)| builder.setting(name, value));
+    let environment = builder.start()?;
     // `start` returns when the first of them answers.
     wait("all workers", || Ok(environment.ready_workers()?.len() == workers))?;
     Ok(environment)
@@ -34,6 +44,25 @@ pub(crate) fn two_servers(workers: usize) -> Result<Cluster> {
     }
     cluster.run(&["start"])?.success()?;
     Ok(cluster)
+}
+
+/// Applies definitions.
+///
+/// # Errors
+/// They are refused.
+pub(crate) fn apply(environment: &Environment, definitions: &Value) -> Result<()> {
+    let command = environment.command(&["apply", "-f", "-"])?.input(definitions.to_string());
+    command.run()?.success().map(drop)
+}
+
+/// Waits until a service is deployed.
+///
+/// # Errors
+/// It is not within a minute.
+pub(crate) fn await_service(environment: &Environment, name: &str) -> Result<()> {
+    wait(&format!("the service {name}"), || {
+        Ok(environment.run(&["service", "list"])?.success()?.stdout.contains(name))
+    })
 }
 
 /// Waits until `POST path` with `body` gives an answer that is `expected`.

@@ -9,23 +9,36 @@
 
 #![expect(clippy::print_stdout, reason = "the table is this program's output")]
 
+mod amqp;
 mod balancer;
+mod beside;
+mod classic;
 mod connection;
 mod deploys;
 mod environment;
 mod load;
 mod memory;
 mod messages;
+mod nginx;
+mod order;
+mod paired;
+mod passthrough;
 mod processes;
 mod python_rest;
 mod recovery;
 mod report;
+mod requests;
+mod secured;
+mod soap_echo;
+mod stage;
+mod upstream;
 mod watch;
 mod yardstick;
 
 use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Result, anyhow, ensure};
 use clap::{Parser, Subcommand};
@@ -47,6 +60,18 @@ enum What {
     Yardstick {
         /// Loopback port.
         port: u16,
+    },
+    /// Serves the other system, which answers everything with what it was sent.
+    Upstream {
+        /// Loopback port.
+        port: u16,
+    },
+    /// Consumes a queue and acknowledges its messages; tells how many for each line of its input.
+    Consume {
+        /// The broker.
+        uri: String,
+        /// The queue, which is made.
+        queue: String,
     },
 }
 
@@ -82,6 +107,8 @@ struct Plan {
 fn main() -> Result<ExitCode> {
     match Arguments::parse().what {
         What::Yardstick { port } => yardstick::serve(port).map(|()| ExitCode::SUCCESS),
+        What::Upstream { port } => upstream::serve(port).map(|()| ExitCode::SUCCESS),
+        What::Consume { uri, queue } => amqp::consume(&uri, &queue).map(|()| ExitCode::SUCCESS),
         What::Run(plan) => run(&plan),
     }
 }
@@ -90,9 +117,17 @@ fn main() -> Result<ExitCode> {
 type Measure = fn(&Plan) -> Result<Vec<Row>>;
 
 /// By the names that `--only` chooses from.
-const MEASUREMENTS: [(&str, Measure); 13] = [
+const MEASUREMENTS: [(&str, Measure); 21] = [
     ("python-rest", python_rest::measure),
     ("message-log", messages::measure),
+    ("passthrough", passthrough::measure),
+    ("soap-echo", soap_echo::measure),
+    ("amqp", amqp::measure),
+    ("classic-proxy", classic::proxy),
+    ("classic-header", classic::by_header),
+    ("classic-pointer", classic::by_pointer),
+    ("classic-xpath", classic::by_xpath),
+    ("classic-secured", secured::measure),
     ("memory-and-start", memory::measure),
     ("hot-deploy", deploys::one),
     ("redeploys", deploys::growth),
@@ -113,7 +148,9 @@ fn run(plan: &Plan) -> Result<ExitCode> {
     let mut report = Report::new(plan)?;
     for (name, measure) in chosen {
         println!("measuring {name} …");
+        let start = Instant::now();
         report.add(measured(name, *measure, plan));
+        println!("measured {name} in {} s", start.elapsed().as_secs());
     }
     println!("{}", report.table());
     let whole = plan.only.is_empty().then(|| PathBuf::from("benches/REPORT.md"));
@@ -146,7 +183,7 @@ mod tests {
     fn plan() -> Plan {
         match Arguments::parse_from(["crosstie-bench", "run"]).what {
             What::Run(plan) => plan,
-            What::Yardstick { .. } => unreachable!("the arguments say run"),
+            _ => unreachable!("the arguments say run"),
         }
     }
 

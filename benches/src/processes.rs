@@ -12,19 +12,18 @@ const TICKS_PER_SECOND: u64 = 100;
 
 /// User and system time of one process so far.
 fn cpu_time(pid: i32) -> Result<Duration> {
-    // schedstat counts nanoseconds on the CPU per thread, far finer than the 10 ms ticks of `stat`.
-    let mut total = 0;
+    // schedstat counts nanoseconds on the CPU per thread, far finer than the 10 ms ticks of `stat`. But threads that
+    // have ended are in `stat` alone, and a server with a thread per connection spends everything in such.
+    let mut living = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
         let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-        total += text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-    }
-    if total > 0 {
-        return Ok(Duration::from_nanos(total));
+        living += text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
     }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |index: usize| fields.get(index).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-    Ok(Duration::from_millis((ticks(11) + ticks(12)) * 1000 / TICKS_PER_SECOND))
+    let ticked = Duration::from_millis((ticks(11) + ticks(12)) * 1000 / TICKS_PER_SECOND);
+    Ok(Duration::from_nanos(living).max(ticked))
 }
 
 /// CPU time of processes and their descendants that live now, each counted once.

@@ -2,18 +2,17 @@
 //! half the rate, and how evenly two workers share 32 connections.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use crosstie_test_support::wrk::Report;
-use crosstie_test_support::{Environment, PortBase};
+use anyhow::{Context as _, Result};
+use crosstie_test_support::Environment;
 
+use crate::beside::Beside;
 use crate::connection::{Connection, Entrance};
 use crate::environment::{await_answer, await_no_connections, one_server};
-use crate::load::{Clients, Posting, failures, milliseconds};
-use crate::processes::cpu_time_of_trees;
+use crate::load::{Clients, Posting, milliseconds};
+use crate::paired::{Pairs, Run};
 use crate::report::{Row, median};
 use crate::{Plan, yardstick};
 
@@ -56,46 +55,6 @@ class Who(Service):
         self.response.payload = {"pid": os.getpid()}
 "#;
 
-/// The bare handler in a process of its own.
-struct Yardstick {
-    process: Child,
-    port: PortBase,
-}
-
-impl Yardstick {
-    fn start() -> Result<Self> {
-        let port = PortBase::reserve()?;
-        let process =
-            Command::new(std::env::current_exe()?).args(["yardstick", &port.number().to_string()]).spawn()?;
-        let yardstick = Self { process, port };
-        await_answer(&Entrance::plain(yardstick.address()), "/greet", BODY, |_| true)?;
-        Ok(yardstick)
-    }
-
-    fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port.number()).into()
-    }
-}
-
-impl Drop for Yardstick {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// CPU microseconds per request of the process tree below `pid` while `wrk` runs.
-fn cost(pid: i32, address: SocketAddr, seconds: u64) -> Result<(f64, Report)> {
-    let before = cpu_time_of_trees(&[pid]);
-    let length = Duration::from_secs(seconds);
-    let report = Posting::start(address, "/greet", BODY, CONNECTIONS, length)?.finish()?;
-    let spent = cpu_time_of_trees(&[pid]).saturating_sub(before);
-    ensure!(failures(&report) == 0, "{} requests failed", failures(&report));
-    #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
-    let per_request = spent.as_secs_f64() * 1e6 / report.requests as f64;
-    Ok((per_request, report))
-}
-
 /// The rows of this file.
 ///
 /// # Errors
@@ -105,39 +64,23 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Row>> {
     environment.drop_file("greet.py", SERVICE)?;
     let entrance = Entrance::plain(environment.address());
     await_answer(&entrance, "/greet", BODY, |answer| answer == yardstick::ANSWER)?;
-    let bare = Yardstick::start()?;
-    let bare_pid = i32::try_from(bare.process.id())?;
+    let bare = Beside::own("yardstick")?;
+    await_answer(&Entrance::plain(bare.address()), "/greet", BODY, |_| true)?;
+    let bare_pid = bare.pid()?;
     let supervisor = environment.supervisor().context("the server does not run")?;
 
-    let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut rates, mut bare_rates, mut p99s) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..plan.rounds {
-        let (bare_cost, bare_run) = cost(bare_pid, bare.address(), plan.seconds)?;
-        let (own_cost, own_run) = cost(supervisor, environment.address(), plan.seconds)?;
-        ratios.push(own_cost / bare_cost);
-        ours.push(own_cost);
-        theirs.push(bare_cost);
-        rates.push(own_run.per_second);
-        bare_rates.push(bare_run.per_second);
-        p99s.push(milliseconds(own_run.p99()));
-    }
-    let ratio = median(ratios);
-    let rate = median(rates);
-    let mut rows = vec![Row {
-        what: "Python JSON service over REST, one worker, 32 connections: cost".into(),
-        yardstick: "bare hyper handler".into(),
-        measured: format!("{ratio:.2} ×"),
-        limit: "3.5 ×".into(),
-        holds: ratio <= 3.5,
-        beside: format!(
-            "{:.1} µs against {:.1} µs; {rate:.0}/s against {:.0}/s; p99 {:.2} ms",
-            median(ours),
-            median(theirs),
-            median(bare_rates),
-            median(p99s)
-        ),
-    }];
-    rows.push(half_rate(plan, &environment, rate)?);
+    let load = |address: SocketAddr| {
+        let length = Duration::from_secs(plan.seconds);
+        Posting::start(address, "/greet", BODY, CONNECTIONS, length)?.finish()
+    };
+    let pairs = Pairs::of(
+        plan.rounds,
+        || Run::of(&[bare_pid], || load(bare.address())),
+        || Run::of(&[supervisor], || load(environment.address())),
+    )?;
+    let what = "Python JSON service over REST, one worker, 32 connections";
+    let mut rows = vec![pairs.row(what, "bare hyper handler", Some(3.5))];
+    rows.push(half_rate(plan, &environment, pairs.rate())?);
     drop(environment);
     rows.push(balance()?);
     Ok(rows)

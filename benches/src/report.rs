@@ -9,6 +9,9 @@ use anyhow::Result;
 
 use crate::Plan;
 
+/// In place of a limit where there is none.
+pub(crate) const NO_LIMIT: &str = "—";
+
 /// One measured figure.
 pub(crate) struct Row {
     /// What was measured.
@@ -17,7 +20,7 @@ pub(crate) struct Row {
     pub yardstick: String,
     /// The measured value with its unit.
     pub measured: String,
-    /// What the design demands.
+    /// What the design demands; [`NO_LIMIT`] of a row that is there to be read.
     pub limit: String,
     /// Whether it holds.
     pub holds: bool,
@@ -95,7 +98,11 @@ impl Report {
             "| what | yardstick | measured | must reach | holds | beside |\n|---|---|---|---|---|---|\n",
         );
         for row in &self.rows {
-            let holds = if row.holds { "yes" } else { "**no**" };
+            let holds = match row.holds {
+                true if row.limit == NO_LIMIT => NO_LIMIT,
+                true => "yes",
+                false => "**no**",
+            };
             // Writing to a String does not fail.
             let _ = writeln!(
                 table,

@@ -22,6 +22,17 @@ pub(crate) const ANSWER: &str = r#"{"text":"Hello Ada","visits":0}"#;
 /// # Errors
 /// The port is taken.
 pub(crate) fn serve(port: u16) -> Result<()> {
+    listen(port, answer)
+}
+
+/// Answers every request at `port` of loopback with `answer`, on one thread, until killed.
+///
+/// # Errors
+/// The port is taken.
+pub(crate) fn listen<A>(port: u16, answer: fn(Request<Incoming>) -> A) -> Result<()>
+where
+    A: Future<Output = Result<Response<Full<Bytes>>, Infallible>> + 'static,
+{
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let local = tokio::task::LocalSet::new();
