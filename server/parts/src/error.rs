@@ -78,7 +78,7 @@ pub enum PartError {
         said: String,
     },
     /// The part did not answer, or did not end, in time.
-    #[error("{part} did not {verb} within {seconds} s; see {}", log.display())]
+    #[error("{part} did not {verb} within {seconds} s; see {}: {said}", log.display())]
     TooSlow {
         /// Which part.
         part: &'static str,
@@ -88,6 +88,8 @@ pub enum PartError {
         seconds: u64,
         /// Its log.
         log: PathBuf,
+        /// The end of the log.
+        said: String,
     },
     /// A user database or the process table could not be asked.
     #[error("{what}: {source}")]

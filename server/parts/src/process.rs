@@ -240,7 +240,8 @@ impl PartProcess {
     }
 
     fn too_slow(&self, verb: &'static str, patience: Duration) -> PartError {
-        PartError::TooSlow { part: self.part, verb, seconds: patience.as_secs(), log: self.log() }
+        let (log, said) = (self.log(), last_words(&self.log()));
+        PartError::TooSlow { part: self.part, verb, seconds: patience.as_secs(), log, said }
     }
 
     fn reap(&self) {

@@ -36,6 +36,7 @@ use tokio::runtime::Handle;
 
 use crate::follow::Standing;
 use crate::refusals::Refusals;
+use crate::server::workers;
 
 /// Access log, metrics and traces of one worker.
 pub(crate) struct Telemetry {
@@ -73,8 +74,7 @@ impl Telemetry {
                 Some(Tracer::new(Exporter::start(options, runtime), sampler))
             }
         };
-        let limits = Limits::new(&settings.message_log);
-        let messages = MessageLog::open(message_directory(directory), worker, limits)?;
+        let messages = MessageLog::open(message_directory(directory), worker, message_limits(settings))?;
         let refusals = Arc::new(Refusals::new(metrics.clone()));
         Ok(Self { access, refusals, metrics, traces, messages })
     }
@@ -126,6 +126,11 @@ impl RequestObserver for Telemetry {
                 .map(|kept| Messages { log: self.messages.clone(), policy: KeepPolicy::new(kept) }),
         })
     }
+}
+
+/// How much the message log keeps, and for how long.
+pub(crate) fn message_limits(settings: &ServerSettings) -> Limits {
+    Limits::new(&settings.message_log, workers(settings.server.workers))
 }
 
 /// The directory of kept messages of the server in `directory`.

@@ -209,7 +209,7 @@ fn plan(run: &ServerRun, directory: &Path, settings: &ServerSettings) -> Plan {
 }
 
 /// As many workers as the setting says, or as there are cores.
-fn workers(setting: u16) -> u16 {
+pub(crate) fn workers(setting: u16) -> u16 {
     match setting {
         0 => std::thread::available_parallelism()
             .ok()

@@ -19,7 +19,7 @@ impl Log {
     /// Keeps the messages of what `world` opens from now on.
     fn of(world: &mut World) -> Self {
         let directory = world.directory.path().join("messages");
-        let limits = Limits::new(&MessageLogSection::default());
+        let limits = Limits::new(&MessageLogSection::default(), 1);
         let log = MessageLog::open(directory.clone(), 0, limits).unwrap();
         world.messages = Some(log.clone());
         Self { log, directory }

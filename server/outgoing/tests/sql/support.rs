@@ -131,7 +131,7 @@ impl TestDatabase {
         let blueprint = Blueprint::draw(&name, &definition, &Snapshot::default(), &resolver, &directory)?;
         let gauges = Arc::new(Gauges::default());
         let metrics = Metrics::new(Arc::new(Cells::default()));
-        let limits = Limits::new(&MessageLogSection::default());
+        let limits = Limits::new(&MessageLogSection::default(), 1);
         let messages = MessageLog::open(directory.join("messages"), 0, limits).unwrap();
         let environment = Environment {
             metrics: metrics.clone(),

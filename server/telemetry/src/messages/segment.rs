@@ -30,23 +30,26 @@ const MAX_SEGMENT: u64 = 64 * 1024 * 1024;
 pub struct Limits {
     max_bytes: u64,
     max_age: Duration,
+    writers: u64,
 }
 
 impl Limits {
-    /// What `[message_log]` says.
+    /// What `[message_log]` says, for a server of so many workers.
     #[must_use]
-    pub fn new(settings: &MessageLogSection) -> Self {
+    pub fn new(settings: &MessageLogSection, workers: u16) -> Self {
         let max_age = Duration::from_secs(settings.max_age_h.saturating_mul(3_600));
-        Self { max_bytes: settings.max_mib.saturating_mul(1024 * 1024), max_age }
+        let max_bytes = settings.max_mib.saturating_mul(1024 * 1024);
+        Self { max_bytes, max_age, writers: u64::from(workers.max(1)) }
     }
 
     #[cfg(test)]
-    pub(super) fn exact(max_bytes: u64, max_age: Duration) -> Self {
-        Self { max_bytes, max_age }
+    pub(super) fn exact(max_bytes: u64, writers: u64, max_age: Duration) -> Self {
+        Self { max_bytes, max_age, writers }
     }
 
+    /// The last division of the disk space is what all workers are writing just then.
     fn segment_bytes(self) -> u64 {
-        (self.max_bytes / u64::from(DIVISIONS)).min(MAX_SEGMENT)
+        (self.max_bytes / u64::from(DIVISIONS) / self.writers).min(MAX_SEGMENT)
     }
 
     fn segment_age(self) -> Duration {
@@ -79,12 +82,12 @@ impl SegmentWriter {
     /// its end is taken back, so that it can be tried again.
     pub(super) fn append(&mut self, frames: &[u8]) -> io::Result<()> {
         let added = frames.len() as u64;
-        if let Some(open) = self.open.take_if(|open| open.is_done(added, self.limits)) {
-            drop(open);
-            if let Err(error) = prune(&self.directory, self.limits) {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "old segments of the message log cannot be deleted");
-            }
+        drop(self.open.take_if(|open| open.is_done(added, self.limits)));
+        if self.open.is_none()
+            && let Err(error) = make_room(&self.directory, self.limits, added)
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "old segments of the message log cannot be deleted");
         }
         let open = match &mut self.open {
             Some(open) => open,
@@ -175,12 +178,19 @@ fn is_segment(path: &Path) -> bool {
 /// # Errors
 /// The directory cannot be read, or a segment not be deleted.
 pub fn prune(directory: &Path, limits: Limits) -> io::Result<()> {
+    make_room(directory, limits, 0)
+}
+
+/// The same, so that `next` bytes have room, which may be more than a segment should have: messages are not
+/// divided.
+fn make_room(directory: &Path, limits: Limits, next: u64) -> io::Result<()> {
     let segments = segments(directory)?;
     let mut total: u64 = segments.iter().map(|segment| segment.length).sum();
     let oldest = SystemTime::now().checked_sub(limits.max_age).unwrap_or(UNIX_EPOCH);
     let oldest = oldest.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    // Leaves room for what the writers append until the next time.
-    let most = limits.max_bytes.saturating_sub(limits.segment_bytes());
+    // Leaves room for what the writers append until the next time; any of them may be where this one is.
+    let room = limits.segment_bytes().max(next).saturating_mul(limits.writers);
+    let most = limits.max_bytes.saturating_sub(room);
     for segment in &segments {
         if total <= most && u128::from(segment.modified) >= oldest {
             continue;

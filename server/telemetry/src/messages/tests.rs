@@ -24,7 +24,7 @@ use crate::access::LoggedQuery;
 const MIB: u64 = 1024 * 1024;
 
 fn limits() -> Limits {
-    Limits::exact(64 * MIB, Duration::from_secs(3_600))
+    Limits::exact(64 * MIB, 1, Duration::from_secs(3_600))
 }
 
 /// A message that began so many microseconds after 1970.
@@ -232,7 +232,7 @@ fn nobody_else_can_read_what_is_kept() {
 #[test]
 fn the_oldest_segments_go_when_there_is_too_much() {
     let directory = tempfile::tempdir().unwrap();
-    let limits = Limits::exact(64 * 1024, Duration::from_secs(3_600));
+    let limits = Limits::exact(64 * 1024, 1, Duration::from_secs(3_600));
     let mut writer = SegmentWriter::new(directory.path().to_owned(), 0, limits);
     for time in 0..5_000 {
         writer.append(&frames(&[record(time)])).unwrap();
@@ -243,6 +243,21 @@ fn the_oldest_segments_go_when_there_is_too_much() {
     let found = find(directory.path(), MessageQuery { limit: 5_000, ..MessageQuery::default() });
     let kept = times(&found);
     assert_eq!((kept[0], kept.is_sorted_by(|a, b| a > b)), (4_999, true));
+}
+
+#[test]
+fn writers_of_large_messages_keep_to_the_size_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = Limits::exact(MIB, 2, Duration::from_secs(3_600));
+    let mut writers = [0, 1].map(|worker| SegmentWriter::new(directory.path().to_owned(), worker, limits));
+    let large = frames(&(0..400).map(record).collect::<Vec<_>>());
+    assert!(large.len() > 40_000 && large.len() < 250_000, "{} bytes", large.len());
+    for turn in 0..200 {
+        // One is often far ahead of the other.
+        writers[usize::from(turn % 3 == 0)].append(&large).unwrap();
+        let total: u64 = segments(directory.path()).unwrap().iter().map(|segment| segment.length).sum();
+        assert!(total <= MIB, "{total} bytes after {turn} turns");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ use self::member::Member;
 use self::settings::InForce;
 use crate::follow::Standing;
 use crate::host::WorkerHost;
-use crate::observe::message_directory;
+use crate::observe::{message_directory, message_limits};
 use crate::outbox::Outbox;
 use crate::pickup::{Memory, Pickup};
 
@@ -149,7 +149,7 @@ impl Duties {
         let security = self.settings.security.clone();
         tasks.spawn(certificates::watch(directory.clone(), security, self.outbox.clone()));
         let kept = message_directory(&directory);
-        tasks.spawn(messages::age(kept, self.settings.message_log.clone()));
+        tasks.spawn(messages::age(kept, message_limits(&self.settings)));
         let broker = bus::options(&directory, &self.settings, &self.cluster_key);
         tasks.spawn(Bridge::new(&self.host).run(broker));
         if self.settings.deploy.pickup {
