@@ -19,7 +19,7 @@ PORT_BASE ?= 17010
 # `dev` builds in a fraction of the time and serves at a fraction of the speed.
 PROFILE ?= release
 
-PACKAGES := build-essential pkg-config python3-dev python3-venv curl git openssl wrk
+PACKAGES := build-essential pkg-config libxslt1-dev python3-dev python3-venv curl git openssl wrk
 # What the tests start themselves, as environments with more than one server do. Nothing of it need run on
 # this host, and an environment of one server needs none of it.
 TEST_PACKAGES := postgresql mariadb-server rabbitmq-server haproxy sqlite3 amqp-tools python3-pika gsoap libgsoap-dev libssl-dev zlib1g-dev python3-spyne python3-zeep php-cli php-soap nginx-light
@@ -91,10 +91,20 @@ build: setup
 quickstart: build
 	@target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/crosstie quickstart "$(DIR)" --port-base $(PORT_BASE)
 
-# Fuzzing first: the summary lines of the tests are the last ones.
+# Fuzzing first: the summary lines of the tests are the last ones. The tests of the crates run beside those of the
+# whole (tests/e2e), as both wait for other processes most of the time. They are told apart by the names of their
+# targets, not of packages, so that everything is built once. There are no documentation tests.
 .PHONY: test
 test: setup test-packages fuzz
-	cargo test --locked --workspace --no-fail-fast
+	cargo test --locked --workspace --no-run
+	log=target/test-crates.log
+	cargo test --locked --workspace --no-fail-fast --lib --bins --test '[!e]*' >"$$log" 2>&1 & crates=$$!
+	trap 'kill "$$crates" 2>/dev/null || true' EXIT
+	whole=0 parts=0
+	cargo test --locked --workspace --no-fail-fast --test e2e || whole=$$?
+	wait "$$crates" || parts=$$?
+	if [ "$$parts" = 0 ]; then grep -E '^test result' "$$log"; else cat "$$log"; fi
+	[ "$$whole$$parts" = 00 ] || { echo "make: tests failed (e2e: $$whole, crates: $$parts)" >&2; exit 1; }
 
 # Built with coverage feedback, which is for the target alone: hence the triple (fuzz/.cargo/config.toml). The
 # targets run side by side, one line of summary each; a crash shows libFuzzer's report.
