@@ -48,10 +48,13 @@ impl Inner {
         Instant::now().checked_add(self.deadline).map_or(deadline, |until| until.min(deadline))
     }
 
-    /// Begins to observe a call.
-    pub(super) fn observe(&self, call: &crosstie_model::TraceContext) -> Observed {
+    /// Begins to observe a call that runs `statement`.
+    pub(super) fn observe(&self, call: &crosstie_model::TraceContext, statement: &str) -> Observed {
         let mut observed = self.observer.begin(call, SpanKind::Client);
         observed.attribute("db.system.name", || AttributeValue::Text(self.engine.to_owned()));
+        if let Some(kept) = observed.kept() {
+            kept.runs(statement);
+        }
         observed
     }
 
@@ -61,11 +64,7 @@ impl Inner {
     /// There is none in time.
     pub(super) async fn observe_statement(&self, call: &SqlCall) -> Result<Observed, SqlError> {
         self.observer.wait_for_room(call.deadline).await?;
-        let mut observed = self.observe(&call.trace);
-        if let Some(kept) = observed.kept() {
-            kept.runs(&call.statement);
-        }
-        Ok(observed)
+        Ok(self.observe(&call.trace, &call.statement))
     }
 
     /// Runs `work` where the connections live. It is dropped when the caller goes away.
@@ -162,7 +161,7 @@ impl Connection for Database {
     async fn ping(&self, ping: Ping) -> Result<Pong, OutgoingError> {
         let inner = Arc::clone(&self.0);
         let asking = async move {
-            let call = inner.observe(&ping.trace);
+            let call = inner.observe(&ping.trace, "PING");
             let started = Instant::now();
             let asked = async {
                 let mut lease = inner.pool.lease_anyway(ping.deadline).await?;
@@ -208,7 +207,7 @@ impl SqlOutgoing for Database {
     async fn begin(&self, begin: Begin) -> Result<Arc<dyn SqlTransaction>, SqlError> {
         let inner = Arc::clone(&self.0);
         let beginning = async move {
-            let watched = inner.observe(&begin.trace);
+            let watched = inner.observe(&begin.trace, "BEGIN");
             let begun = async {
                 let mut lease = inner.pool.lease(begin.deadline).await?;
                 lease.begin(begin.isolation, begin.access, inner.until(begin.deadline)).await?;

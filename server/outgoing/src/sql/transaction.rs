@@ -131,7 +131,7 @@ impl SqlTransaction for Transaction {
         let (inner, mut taken) = (Arc::clone(&self.inner), self.take(State::Busy)?);
         let trace = self.trace;
         let ending = async move {
-            let watched = inner.observe(&trace);
+            let watched = inner.observe(&trace, "COMMIT");
             let committed = taken.lease()?.commit(inner.until(deadline)).await;
             observed(watched, committed)
         };

@@ -77,6 +77,7 @@ async fn faults_of_the_application_and_of_the_server_are_told_apart() {
         let error = answer(&shop, "refuse", json!({"why": "sold <out>"})).await.unwrap_err();
         let fault = error.fault.expect("a fault");
         assert_eq!((fault.code.as_str(), fault.text.as_str()), ("Sender", "sold <out>"), "{path}");
+        assert!(fault.subcodes[0].ends_with("Refused"), "{path} {:?}", fault.subcodes);
         let error = answer(&shop, "crash", json!({})).await.unwrap_err();
         assert_eq!(error.fault.expect("a fault").code, "Receiver", "{path}");
     }

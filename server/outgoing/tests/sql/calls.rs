@@ -341,11 +341,12 @@ async fn statements_are_kept_without_the_values_of_their_parameters() {
     client.run("SELECT nothing FROM nowhere", &[]).await.unwrap_err();
     let transaction = client.begin().await;
     transaction.run(call("SELECT 2", &[])).await.unwrap();
+    transaction.commit(std::time::Instant::now() + crate::support::PATIENCE).await.unwrap();
     let kept = client.kept();
-    let seen: Vec<_> = kept.iter().filter(|message| !message.path.is_empty()).collect();
-    let paths: Vec<_> = seen.iter().map(|message| (message.path.as_str(), message.is_failed())).collect();
-    assert_eq!(paths, [("SELECT", false), ("SELECT", true), ("SELECT", false)]);
-    let body = seen[0].request.clone().unwrap().body.unwrap();
+    let paths: Vec<_> = kept.iter().map(|message| (message.path.as_str(), message.is_failed())).collect();
+    let begun = [("BEGIN", false), ("SELECT", false), ("COMMIT", false)];
+    assert_eq!(paths, [[("SELECT", false), ("SELECT", true)].as_slice(), begun.as_slice()].concat());
+    let body = kept[0].request.clone().unwrap().body.unwrap();
     assert_eq!(body.bytes, statement.as_bytes());
     let quiet = database.open_with(json!({})).await;
     quiet.run("SELECT 1", &[]).await.unwrap();

@@ -19,7 +19,8 @@ const MAX_SUBCODES: usize = 8;
 pub struct SoapFault<'d> {
     /// Who is to blame, in the terms of SOAP.
     pub code: FaultCode,
-    /// What exactly, the broadest first. In SOAP 1.1 the first of them takes the place of the code.
+    /// What exactly, the broadest first. In SOAP 1.1 the first of them takes the place of the code, as one with
+    /// dots does that was read: `Client.Authentication` (section 4.4.1).
     pub subcodes: Vec<QName>,
     /// What went wrong, for a person, each with its language. SOAP 1.1 knows one, without language.
     pub reasons: Vec<(String, String)>,
@@ -140,9 +141,11 @@ impl<'d> SoapFault<'d> {
         let child = |local: &str| element.elements().find(|child| child.local() == local);
         let text = |local: &str| child(local).map(|child| trim(&child.text()).to_owned());
         let name = child("faultcode").map(|code| name_in(code)).unwrap_or_else(|| QName::new("", ""));
+        let code = FaultCode::of(&name);
+        let is_exact = name.local.contains('.') && !matches!(code, FaultCode::Other(_));
         Self {
-            code: FaultCode::of(&name),
-            subcodes: Vec::new(),
+            code,
+            subcodes: is_exact.then_some(name).into_iter().collect(),
             reasons: text("faultstring").map(|text| (String::new(), text)).into_iter().collect(),
             node: text("faultactor"),
             role: None,
@@ -396,12 +399,15 @@ mod tests {
             );
             let document = Document::parse(text, &Limits::default()).unwrap();
             let fault = Envelope::read(&document).unwrap().fault().unwrap();
-            (fault.code.clone(), fault.reason().to_owned())
+            (fault.code.clone(), fault.reason().to_owned(), fault.subcodes)
         };
-        assert_eq!(read("<faultcode>Server</faultcode><faultstring/>"), (FaultCode::Receiver, String::new()));
+        assert_eq!(
+            read("<faultcode>Server</faultcode><faultstring/>"),
+            (FaultCode::Receiver, String::new(), vec![])
+        );
         assert_eq!(
             read("<faultcode>s:Client.Auth</faultcode><s:faultstring> no </s:faultstring>"),
-            (FaultCode::Sender, "no".into())
+            (FaultCode::Sender, "no".into(), vec![QName::new(Version::V11.namespace(), "Client.Auth")])
         );
         assert_eq!(read("<faultcode>x:Gone</faultcode>").0, FaultCode::Other(QName::new("", "x:Gone")));
         assert_eq!(read("").0, FaultCode::Other(QName::new("", "")));
