@@ -2,15 +2,19 @@
 //!
 //! A block `sh` is run by bash; a block `json` after it is what it must print. A block with `file=NAME` is
 //! written to that file first. Exported variables stay for the blocks that follow. Ports and the path `env`
-//! are those of the reader's environment.
+//! are those of the reader's environment. Programs that a page starts and does not stop end with its reader.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crosstie_parts::RabbitMq;
 use crosstie_test_support::command::binary;
-use crosstie_test_support::{Environment, wait_until};
+use crosstie_test_support::parts::TestPart;
+use crosstie_test_support::ports::PortBase;
+use crosstie_test_support::{Environment, processes, wait_until};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -51,6 +55,24 @@ pub(crate) fn blocks(page: &str) -> Vec<Block> {
     found
 }
 
+/// Where the links of a page lead. What stands in code is none.
+pub(crate) fn links(page: &str) -> Vec<String> {
+    let mut is_code = false;
+    let prose = page.lines().filter(|line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    });
+    let prose = prose.collect::<Vec<_>>().join("\n");
+    let paragraphs = prose.split("\n\n").map(|text| text.split('`').step_by(2).collect::<String>());
+    paragraphs
+        .flat_map(|text| {
+            let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+            targets.map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
 /// A reader at their terminal, in a directory with `env` and `examples`.
 pub(crate) struct Reader<'a> {
     environment: &'a Environment,
@@ -74,16 +96,26 @@ impl<'a> Reader<'a> {
         self
     }
 
-    /// `text` with this environment's ports.
+    /// `text` with this reader's ports. Whole numbers are compared, each once: one that was put in may look
+    /// like another port of the page.
     fn fit(&self, text: &str) -> String {
-        let ports = [
-            ("17010", self.environment.address()),
-            ("17060", self.environment.tls_address()),
-            ("17110", self.environment.management_address()),
-        ];
-        let own = ports.into_iter().map(|(port, address)| (port, address.port()));
-        own.chain(self.others.iter().copied())
-            .fold(text.to_owned(), |text, (port, own)| text.replace(port, &own.to_string()))
+        let own = |number: &str| match number {
+            "17010" => Some(self.environment.address().port()),
+            "17060" => Some(self.environment.tls_address().port()),
+            "17110" => Some(self.environment.management_address().port()),
+            _ => self.others.iter().find(|(port, _)| *port == number).map(|(_, own)| *own),
+        };
+        let mut fitted = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+            let (before, from) = rest.split_at(start);
+            let end = from.find(|c: char| !c.is_ascii_digit()).unwrap_or(from.len());
+            let (number, after) = from.split_at(end);
+            fitted.push_str(before);
+            fitted.push_str(&own(number).map_or_else(|| number.to_owned(), |own| own.to_string()));
+            rest = after;
+        }
+        fitted + rest
     }
 
     fn shell(&self, text: &str) -> Result<String, String> {
@@ -140,6 +172,15 @@ impl<'a> Reader<'a> {
     }
 }
 
+impl Drop for Reader<'_> {
+    /// Ends what the page left running, which works in the reader's directory.
+    fn drop(&mut self) {
+        for pid in processes::working_below(self.desk.path()) {
+            let _ = processes::send(pid, Signal::SIGKILL);
+        }
+    }
+}
+
 #[test]
 fn the_first_guide_works_as_it_stands() {
     let environment = Environment::start().unwrap();
@@ -157,6 +198,24 @@ fn the_hello_example_works_as_its_readme_says() {
 fn the_customer_register_works_as_its_readme_says() {
     let environment = Environment::start().unwrap();
     Reader::new(&environment).follow("examples/crm/README.md");
+}
+
+#[test]
+fn the_bridge_works_as_its_readme_says() {
+    let broker = TestPart::start_with("rabbitmq", RabbitMq::new, |plan| plan.tls = None).unwrap();
+    let stock = PortBase::reserve().unwrap();
+    let environment = Environment::builder().variable("BROKER_PASSWORD", "it's a secret").start().unwrap();
+    Reader::new(&environment)
+        .with("5672", broker.address.port())
+        .with("8600", stock.number())
+        .follow("examples/bridge/README.md");
+}
+
+#[test]
+fn the_migration_works_as_its_readme_says() {
+    let legacy = PortBase::reserve().unwrap();
+    let environment = Environment::start().unwrap();
+    Reader::new(&environment).with("8700", legacy.number()).follow("examples/migration/README.md");
 }
 
 #[test]
@@ -214,7 +273,7 @@ fn pages_refer_only_to_files_that_exist() {
     let mut broken = Vec::new();
     for page in pages(&repository()) {
         let text = fs::read_to_string(&page).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for link in links(&text) {
             let target = link.split('#').next().unwrap_or_default();
             if !target.is_empty() && !target.contains("://") && !page.parent().unwrap().join(target).exists()
             {
