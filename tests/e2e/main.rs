@@ -23,6 +23,7 @@ mod definitions;
 mod docs;
 mod documentation;
 mod garbage;
+mod hostile;
 mod hot_deploy;
 mod layering;
 mod links;

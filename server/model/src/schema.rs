@@ -1,6 +1,8 @@
 //! One compiled JSON Schema (2020-12): how declared input, definitions and settings are all checked, each
 //! reporting every fault with its pointer.
 
+mod large;
+
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
@@ -42,30 +44,66 @@ impl Schema {
         &self.source
     }
 
-    /// Every fault of `value`, at most [`MAX_FAULTS`]; empty when it is valid.
+    /// Every fault of `value`, at most [`MAX_FAULTS`]; empty when it is valid. Of a value that is so large that its
+    /// faults would take many times its size, those at the beginnings of its arrays, or that there are some.
     #[must_use]
     pub fn faults(&self, value: &Value) -> Vec<Fault> {
         if self.validator.is_valid(value) {
             return Vec::new();
         }
-        let mut faults = Vec::new();
-        for error in self.validator.iter_errors(value) {
-            if faults.len() >= MAX_FAULTS {
-                break;
-            }
-            tell(&error, &mut faults);
+        if !large::is_large(value) {
+            return all(self.validator.iter_errors(value), Seen::Whole);
         }
-        faults.truncate(MAX_FAULTS);
-        faults
+        let faults =
+            large::shortened(value).map(|short| all(self.validator.iter_errors(&short), Seen::Beginning));
+        match faults {
+            Some(faults) if !faults.is_empty() => faults,
+            _ => vec![Fault { pointer: String::new(), detail: UNTOLD.to_owned() }],
+        }
     }
+}
+
+/// How much of a value is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Whole,
+    /// The beginnings of its arrays: what was cut off is not missing.
+    Beginning,
+}
+
+/// What is said of a value that is too large to look for its faults.
+const UNTOLD: &str = "the value does not fit, and is too large for its faults to be told";
+
+/// What `errors` say, as faults.
+fn all<'v>(errors: impl Iterator<Item = ValidationError<'v>>, seen: Seen) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for error in errors {
+        if faults.len() >= MAX_FAULTS {
+            break;
+        }
+        tell(&error, seen, &mut faults);
+    }
+    faults.truncate(MAX_FAULTS);
+    faults
+}
+
+/// Whether an error says that there is too little of something.
+fn is_about_length(error: &ValidationError<'_>) -> bool {
+    matches!(
+        error.kind(),
+        ValidationErrorKind::MinItems { .. }
+            | ValidationErrorKind::MinProperties { .. }
+            | ValidationErrorKind::Contains
+    )
 }
 
 /// Adds what `error` says to `faults`, each fault at the place that is to be mended: a missing or unknown
 /// member's is its own, not that of the object around it, and what fits none of several choices is told by the
 /// faults of the choice that was most likely meant.
-fn tell(error: &ValidationError<'_>, faults: &mut Vec<Fault>) {
+fn tell(error: &ValidationError<'_>, seen: Seen, faults: &mut Vec<Fault>) {
     let place = error.instance_path().as_str();
     match error.kind() {
+        _ if seen == Seen::Beginning && is_about_length(error) => {}
         ValidationErrorKind::Required { property: Value::String(name) } => {
             faults.push(Fault { pointer: member(place, name), detail: "is required".to_owned() });
         }
@@ -74,11 +112,11 @@ fn tell(error: &ValidationError<'_>, faults: &mut Vec<Fault>) {
                 pointer: member(place, name),
                 detail: "is not known here".to_owned(),
             };
-            faults.extend(unexpected.iter().map(unknown));
+            faults.extend(unexpected.iter().take(MAX_FAULTS).map(unknown));
         }
         ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
             match likeliest(place, context) {
-                Some(choice) => choice.iter().for_each(|error| tell(error, faults)),
+                Some(choice) => choice.iter().for_each(|error| tell(error, seen, faults)),
                 None => faults.push(Fault { pointer: place.to_owned(), detail: no_choice(context) }),
             }
         }
@@ -224,6 +262,34 @@ mod tests {
         let schema =
             Schema::compile(json!({"anyOf": [{"items": {"type": "string"}}, {"type": "null"}]})).unwrap();
         assert_eq!(schema.faults(&Value::Array(vec![json!(1); 1_000])).len(), MAX_FAULTS);
+    }
+
+    #[test]
+    fn of_a_large_value_the_faults_at_its_beginning_are_told() {
+        let schema = Schema::compile(json!({
+            "type": "object", "required": ["id"],
+            "properties": {
+                "id": {"type": "integer"},
+                "rows": {"anyOf": [{"type": "array", "minItems": 60, "items": {"type": "string"}}, {"type": "null"}]}
+            },
+            "additionalProperties": {"type": "array", "items": {"type": "integer"}}
+        }))
+        .unwrap();
+        let told = |value: Value| -> Vec<String> {
+            schema.faults(&value).iter().map(|f| format!("{} {}", f.pointer, f.detail)).collect()
+        };
+        let wrong = told(json!({"rows": vec![1; 1_000_000]}));
+        assert_eq!(wrong.len(), 51, "{wrong:?}");
+        for fault in ["/id is required", "/rows/0 the value is not of type \"string\""] {
+            assert!(wrong.iter().any(|told| told == fault), "{fault} is missing in {wrong:?}");
+        }
+        // Wrong where nobody looks.
+        let mut rows = vec![json!("x"); 1_000_000];
+        rows.push(json!(1));
+        assert_eq!(told(json!({"id": 1, "rows": rows})), [format!(" {UNTOLD}")]);
+        let long = "n".repeat(5_000_000);
+        let wrong = told(json!({"id": "x", long: vec!["x"; 1_000_000]}));
+        assert_eq!(wrong, ["/id the value is not of type \"integer\""]);
     }
 
     #[test]

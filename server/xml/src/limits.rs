@@ -18,6 +18,9 @@ pub struct Limits {
     pub namespaces: usize,
     /// Length of a name with its prefix, in bytes. Default 1,024.
     pub name_bytes: usize,
+    /// Length of a namespace, in bytes. Default 1,024. It is declared once and stands for every name in it, so that
+    /// a long one would cost its length as often as there are names.
+    pub namespace_bytes: usize,
     /// Length of one text or of one attribute's value, in bytes. Default 16 MiB.
     pub text_bytes: usize,
     /// Elements, attributes and texts together. Default 1,000,000.
@@ -35,6 +38,7 @@ impl Default for Limits {
             attributes: 128,
             namespaces: 128,
             name_bytes: 1024,
+            namespace_bytes: 1024,
             text_bytes: 16 * 1024 * 1024,
             nodes: 1_000_000,
         }

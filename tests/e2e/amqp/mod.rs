@@ -3,6 +3,7 @@
 
 mod channel;
 mod chaos;
+mod hostile;
 mod log;
 mod publish;
 

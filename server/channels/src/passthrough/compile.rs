@@ -44,7 +44,7 @@ impl Passthrough {
         let credentials = definition.entrance.security.as_ref();
         let credentials = credentials.map(|name| snapshot.credentials_for(name)).unwrap_or_default();
         Self {
-            router: Router::new(routes.collect(), forward(&definition.outgoing)),
+            router: Arc::new(Router::new(routes.collect(), forward(&definition.outgoing))),
             request_headers: Changes::of(&definition.request_headers),
             response_headers: Changes::of(&definition.response_headers),
             withheld: Withheld::of(credentials.into_iter().map(|(_, body)| body)),

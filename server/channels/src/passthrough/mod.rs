@@ -25,11 +25,11 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Response, Uri};
 use http_body::Body as _;
 
-use crate::body::{PatientBody, coding, read};
+use crate::body::{INLINE_DECODE_BYTES, PatientBody, coding, read};
 use crate::exchange::Exchange;
 use crate::methods::MethodSet;
 use crate::response::Outgoing;
-use crate::rest::Arrived;
+use crate::rest::{Arrived, aside};
 
 pub(crate) use compile::PassthroughLimits;
 use compile::defined;
@@ -44,7 +44,7 @@ const SMALL: u64 = 16 * 1024;
 
 /// A passthrough channel, compiled.
 pub(crate) struct Passthrough {
-    router: Router,
+    router: Arc<Router>,
     request_headers: Changes,
     response_headers: Changes,
     /// What callers show to the channel and nobody else.
@@ -175,12 +175,18 @@ impl Passthrough {
         body: Option<&Bytes>,
         trace: &TraceContext,
     ) -> Result<&Forward, Failure> {
-        if !self.router.reads_bodies() {
-            return Ok(self.router.choose(headers, &Bytes::new(), trace));
+        let router = &self.router;
+        if !router.reads_bodies() {
+            return Ok(router.forward(router.choose(headers, &Bytes::new(), trace)));
         }
         let coded = body.cloned().unwrap_or_default();
         let plain = Box::pin(coding::decode(headers, coded, self.max_body)).await?;
-        Ok(self.router.choose(headers, &plain, trace))
+        if plain.len() <= INLINE_DECODE_BYTES {
+            return Ok(router.forward(router.choose(headers, &plain, trace)));
+        }
+        let (chooser, headers, trace) = (Arc::clone(router), headers.clone(), *trace);
+        let way = aside(move || chooser.choose(&headers, &plain, &trace)).await?;
+        Ok(router.forward(way))
     }
 
     fn call(

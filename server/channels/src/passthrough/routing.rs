@@ -19,6 +19,15 @@ pub(super) struct Router {
     otherwise: Forward,
 }
 
+/// The way that a request takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The route of that number.
+    Route(usize),
+    /// None of them.
+    Otherwise,
+}
+
 /// One of several ways, and when it is taken.
 pub(super) struct Route {
     forward: Forward,
@@ -33,6 +42,22 @@ pub(super) struct Route {
 #[derive(Default)]
 struct Looked {
     json: Option<Option<Value>>,
+    xml: Option<Option<Document<'static>>>,
+}
+
+impl Looked {
+    fn json(&mut self, body: &Bytes) -> Option<&Value> {
+        self.json.get_or_insert_with(|| serde_json::from_slice(body).ok()).as_ref()
+    }
+
+    fn xml(&mut self, headers: &HeaderMap, body: &Bytes) -> Option<&Document<'static>> {
+        let read = || {
+            let text = decode(body, charset(headers).as_deref()).ok()?;
+            let limits = Limits { bytes: body.len().saturating_mul(2).max(1), ..Limits::default() };
+            Document::parse(text.into_owned(), &limits).ok()
+        };
+        self.xml.get_or_insert_with(read).as_ref()
+    }
 }
 
 impl Route {
@@ -63,7 +88,7 @@ impl Route {
     fn takes(&self, headers: &HeaderMap, body: &Bytes, looked: &mut Looked, trace: &TraceContext) -> bool {
         self.has_header(headers)
             && self.has_pointer(body, looked)
-            && self.has_xpath(headers, body)
+            && self.has_xpath(headers, body, looked)
             && self.has_luck(headers, trace)
     }
 
@@ -75,20 +100,16 @@ impl Route {
 
     fn has_pointer(&self, body: &Bytes, looked: &mut Looked) -> bool {
         let Some(condition) = &self.pointer else { return true };
-        let json = looked.json.get_or_insert_with(|| serde_json::from_slice(body).ok());
-        let found = json.as_ref().and_then(|json| json.pointer(&condition.at));
+        let found = looked.json(body).and_then(|json| json.pointer(&condition.at));
         found.is_some_and(|found| {
             condition.one_of.is_empty() || condition.one_of.iter().any(|one| same(one, found))
         })
     }
 
-    fn has_xpath(&self, headers: &HeaderMap, body: &Bytes) -> bool {
+    fn has_xpath(&self, headers: &HeaderMap, body: &Bytes, looked: &mut Looked) -> bool {
         let Some((path, one_of)) = &self.xpath else { return true };
-        let charset = charset(headers);
-        let Ok(text) = decode(body, charset.as_deref()) else { return false };
-        let limits = Limits { bytes: body.len().saturating_mul(2).max(1), ..Limits::default() };
-        let Ok(document) = Document::parse(text, &limits) else { return false };
-        path.values(&document).iter().any(|value| one_of.is_empty() || one_of.contains(value.trim()))
+        let Some(document) = looked.xml(headers, body) else { return false };
+        path.values(document).any(|value| one_of.is_empty() || one_of.contains(value.trim()))
     }
 
     fn has_luck(&self, headers: &HeaderMap, trace: &TraceContext) -> bool {
@@ -113,10 +134,18 @@ impl Router {
     }
 
     /// Who takes a request. `body` is without content coding, and empty where no route looks at it.
-    pub(super) fn choose(&self, headers: &HeaderMap, body: &Bytes, trace: &TraceContext) -> &Forward {
+    pub(super) fn choose(&self, headers: &HeaderMap, body: &Bytes, trace: &TraceContext) -> Way {
         let mut looked = Looked::default();
-        let found = self.routes.iter().find(|route| route.takes(headers, body, &mut looked, trace));
-        found.map_or(&self.otherwise, |route| &route.forward)
+        let found = self.routes.iter().position(|route| route.takes(headers, body, &mut looked, trace));
+        found.map_or(Way::Otherwise, Way::Route)
+    }
+
+    /// Where a way leads.
+    pub(super) fn forward(&self, way: Way) -> &Forward {
+        match way {
+            Way::Route(number) => self.routes.get(number).map_or(&self.otherwise, |route| &route.forward),
+            Way::Otherwise => &self.otherwise,
+        }
     }
 }
 
@@ -200,7 +229,7 @@ mod tests {
         let headers = fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
         let headers = HeaderMap::from_iter(headers.collect::<Vec<(HeaderName, http::HeaderValue)>>());
         let body = Bytes::copy_from_slice(body.as_bytes());
-        router.choose(&headers, &body, &TraceContext::new_root()).query.clone()
+        router.forward(router.choose(&headers, &body, &TraceContext::new_root())).query.clone()
     }
 
     #[test]
@@ -248,7 +277,7 @@ mod tests {
     fn requests_of_one_trace_or_with_one_value_go_the_same_way() {
         let by_trace = router(json!([{"outgoing": "canary", "percent": 50}]));
         let trace = TraceContext::new_root();
-        let again = || by_trace.choose(&HeaderMap::new(), &Bytes::new(), &trace).query.clone();
+        let again = || by_trace.choose(&HeaderMap::new(), &Bytes::new(), &trace);
         let first = again();
         assert!((0..100).all(|_| again() == first));
         let by_field = router(json!([{"outgoing": "canary", "percent": 50, "percent_by": "X-Customer"}]));

@@ -31,15 +31,23 @@ const TOLERATED: [&str; 5] = [
     "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-utility-1.0.xsd",
 ];
 
+/// How many bytes of attachments a message may stand for beyond their size, by referring to them again: as many as
+/// they have, and this many at least. Every reference becomes a value of its own.
+const REPEATED: usize = 1024 * 1024;
+
 pub(super) struct Reading<'r> {
     pub(super) set: &'r SchemaSet,
     options: ReadOptions<'r>,
+    /// How many bytes of attachments may still be referred to.
+    attachable: usize,
     pub(super) trail: Trail<'r>,
 }
 
 impl<'r> Reading<'r> {
     pub(super) fn new(set: &'r SchemaSet, options: ReadOptions<'r>) -> Self {
-        Self { set, options, trail: Trail::default() }
+        let own: usize = options.attachments.iter().map(|part| part.content.len()).sum();
+        let attachable = own.saturating_add(own.max(REPEATED));
+        Self { set, options, attachable, trail: Trail::default() }
     }
 
     pub(super) fn finish(self, value: Value) -> Result<Value, Vec<Fault>> {
@@ -168,13 +176,16 @@ impl<'r> Reading<'r> {
         let wanted = href.strip_prefix("cid:").map(percent_decoded);
         let attachments = self.options.attachments;
         let part = wanted.and_then(|id| attachments.iter().find(|part| part.content_id.as_bytes() == id));
-        match part {
-            Some(part) => self.text_value(id, &STANDARD.encode(&part.content), None),
-            None => {
-                self.trail.fault("the attachment that stands for the value is not in the message");
-                Value::Null
-            }
-        }
+        let Some(part) = part else {
+            self.trail.fault("the attachment that stands for the value is not in the message");
+            return Value::Null;
+        };
+        let Some(left) = self.attachable.checked_sub(part.content.len()) else {
+            self.trail.fault("the message refers to its attachments too often");
+            return Value::Null;
+        };
+        self.attachable = left;
+        self.text_value(id, &STANDARD.encode(&part.content), None)
     }
 
     /// What no schema describes, except where `xsi:type` does.

@@ -458,6 +458,35 @@ fn binary_values_may_stand_beside_the_envelope() {
 }
 
 #[test]
+fn an_attachment_stands_for_no_more_values_than_there_is_reason_for() {
+    let set = schema(
+        "<xs:element name='f'><xs:complexType><xs:sequence><xs:element name='b' type='xs:base64Binary'
+        maxOccurs='unbounded'/></xs:sequence></xs:complexType></xs:element><xs:element name='any'/>",
+    );
+    let include = "<x:Include xmlns:x='http://www.w3.org/2004/08/xop/include' href='cid:a'/>";
+    let part = |bytes: usize| {
+        [Attachment { content_id: "a".into(), content_type: String::new(), content: vec![0; bytes].into() }]
+    };
+    let read = |xml: &str, attachments: &[Attachment]| {
+        read_with(&set, xml, ReadOptions { attachments, ..ReadOptions::default() })
+    };
+    let typed = |count: usize| format!("<f xmlns='urn:t'>{}</f>", format!("<b>{include}</b>").repeat(count));
+    let small = read(&typed(1_000), &part(100)).unwrap();
+    assert_eq!(small["b"].as_array().unwrap().len(), 1_000);
+    let large = part(1024 * 1024);
+    assert!(read(&typed(2), &large).is_ok());
+    let told = faults(read(&typed(10_000), &large));
+    assert_eq!(told[0], pair("/b/2", "the message refers to its attachments too often"));
+    // Neither does a value that no schema describes and the message itself gives a type.
+    let untyped = format!(
+        "<any xmlns='urn:t' xmlns:i='http://www.w3.org/2001/XMLSchema-instance' \
+         xmlns:s='http://www.w3.org/2001/XMLSchema'>{}</any>",
+        format!("<b i:type='s:base64Binary'>{include}</b>").repeat(10_000)
+    );
+    assert!(faults(read(&untyped, &large))[0].1.contains("too often"));
+}
+
+#[test]
 fn elements_may_stand_for_others() {
     let set = schema(
         "<xs:element name='shape' abstract='true' type='xs:string'/>

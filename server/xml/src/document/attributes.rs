@@ -70,6 +70,10 @@ impl Parser<'_, '_> {
 
     fn declare(&mut self, prefix: Span, uri: Span, scope: u32, outer: u32, at: usize) -> Result<u32, Wrong> {
         let (name, namespace) = (self.text(prefix), self.text(uri));
+        let most = self.limits.namespace_bytes;
+        if namespace.len() > most {
+            return Err((Reason::Limit { what: "the length of a namespace in bytes", most }, at));
+        }
         let reserved = name == "xmlns" || namespace == XMLNS || (name == "xml") != (namespace == XML);
         if reserved || (namespace.is_empty() && !name.is_empty()) {
             return malformed(format!("the prefix {name:?} cannot be bound to {namespace:?}"), at);

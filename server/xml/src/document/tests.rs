@@ -185,6 +185,11 @@ fn each_limit_is_obeyed() {
 
     let long = format!("<{}/>", "a".repeat(limits.name_bytes + 1));
     assert_eq!(over(&long, limits).0, "the length of a name in bytes");
+    for declared in ["xmlns", "xmlns:a"] {
+        let long = |bytes: usize| format!("<a {declared}='{}'/>", "u".repeat(bytes));
+        assert!(Document::parse(long(limits.namespace_bytes), &limits).is_ok());
+        assert_eq!(over(&long(limits.namespace_bytes + 1), limits).0, "the length of a namespace in bytes");
+    }
     let small = Limits { text_bytes: 4, bytes: 60, nodes: 3, namespaces: 2, ..limits };
     assert!(Document::parse("<a b='1234'>1234</a>", &small).is_ok());
     assert_eq!(over("<a>12345</a>", small).0, "the length of a text in bytes");

@@ -15,6 +15,9 @@ pub const ANONYMOUS: &str = "http://www.w3.org/2005/08/addressing/anonymous";
 pub const NONE: &str = "http://www.w3.org/2005/08/addressing/none";
 /// The action of faults of WS-Addressing itself.
 pub const FAULT_ACTION: &str = "http://www.w3.org/2005/08/addressing/fault";
+/// Most reference parameters of an endpoint. Each is kept as a document of its own, with all namespaces that are
+/// declared around it, and is a header block of the answer.
+pub const MAX_PARAMETERS: usize = 32;
 /// The action of faults of SOAP itself.
 pub const SOAP_FAULT_ACTION: &str = "http://www.w3.org/2005/08/addressing/soap/fault";
 
@@ -55,6 +58,9 @@ pub enum AddressingError {
     /// A header has no value, or an endpoint has no address.
     #[error("the addressing header {0} has no value")]
     Empty(&'static str),
+    /// An endpoint has too many reference parameters.
+    #[error("the addressing header {0} has more than {MAX_PARAMETERS} reference parameters")]
+    TooMany(&'static str),
     /// There are addressing headers but no action.
     #[error("the addressing header Action is missing")]
     NoAction,
@@ -89,8 +95,12 @@ impl Endpoint {
             return Err(AddressingError::Empty(name));
         }
         let parameters = element.child(NAMESPACE, "ReferenceParameters");
-        let parameters = parameters.into_iter().flat_map(|parameters| parameters.elements());
-        Ok(Self { address, parameters: parameters.map(|parameter| parameter.to_source()).collect() })
+        let mut parameters = parameters.into_iter().flat_map(|parameters| parameters.elements());
+        let kept = parameters.by_ref().take(MAX_PARAMETERS).map(|parameter| parameter.to_source()).collect();
+        match parameters.next() {
+            Some(_) => Err(AddressingError::TooMany(name)),
+            None => Ok(Self { address, parameters: kept }),
+        }
     }
 
     fn write(&self, local: &str, writer: &mut Writer) {
@@ -223,6 +233,7 @@ impl AddressingError {
         fault.subcodes = match self {
             Self::Cardinality(_) => vec![invalid(), name("InvalidCardinality")],
             Self::Empty(_) => vec![invalid(), name("MissingAddressInEPR")],
+            Self::TooMany(_) => vec![invalid(), name("InvalidEPR")],
             Self::NoAction => vec![name("MessageAddressingHeaderRequired")],
             Self::ActionMismatch => vec![invalid(), name("ActionMismatch")],
         };
@@ -328,5 +339,18 @@ mod tests {
             assert_eq!(&*found.fault().subcodes.last().unwrap().local, subcode);
         }
         assert!(read("<a:Action>a</a:Action>", Some("")).is_ok());
+        let with = |count: usize| {
+            let parameters = "<p/>".repeat(count);
+            read(
+                &format!(
+                    "<a:Action>a</a:Action><a:ReplyTo><a:Address>{ANONYMOUS}</a:Address><a:ReferenceParameters>{parameters}\
+                     </a:ReferenceParameters></a:ReplyTo>"
+                ),
+                None,
+            )
+        };
+        let most = with(MAX_PARAMETERS).unwrap().unwrap();
+        assert_eq!(most.reply_to.unwrap().parameters.len(), MAX_PARAMETERS);
+        assert_eq!(with(MAX_PARAMETERS + 1).unwrap_err(), AddressingError::TooMany("ReplyTo"));
     }
 }

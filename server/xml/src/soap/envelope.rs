@@ -14,6 +14,10 @@ const NEXT: [&str; 2] =
 const ULTIMATE: &str = "http://www.w3.org/2003/05/soap-envelope/role/ultimateReceiver";
 const NONE: &str = "http://www.w3.org/2003/05/soap-envelope/role/none";
 
+/// Most header blocks of a message. Each is named in faults, and given to services as a document of its own with all
+/// namespaces that are declared around it: without a limit a small message would become a thousand times as large.
+const MAX_HEADER_BLOCKS: usize = 128;
+
 /// A SOAP envelope.
 #[derive(Debug)]
 pub struct Envelope<'d> {
@@ -93,6 +97,9 @@ impl<'d> Envelope<'d> {
         for element in header.into_iter().flat_map(|header| header.elements()) {
             if element.namespace().is_empty() {
                 return Err(malformed("has a header block in no namespace"));
+            }
+            if headers.len() == MAX_HEADER_BLOCKS {
+                return Err(malformed(&format!("has more than {MAX_HEADER_BLOCKS} header blocks")));
             }
             headers.push(block(element, version)?);
         }
@@ -262,6 +269,24 @@ mod tests {
                 assert!(matches!(refused(&text), EnvelopeError::Malformed { .. }), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn a_message_has_only_so_many_header_blocks() {
+        let text = |count: usize| {
+            let blocks = "<a:b s:mustUnderstand='1'/>".repeat(count);
+            format!(
+                "<s:Envelope xmlns:s='{}' xmlns:a='urn:a'><s:Header>{blocks}</s:Header><s:Body/></s:Envelope>",
+                Version::V11.namespace()
+            )
+        };
+        let most = text(MAX_HEADER_BLOCKS);
+        let document_of_most = document(&most);
+        let envelope = Envelope::read(&document_of_most).unwrap();
+        assert_eq!(envelope.not_understood(|_| false).len(), MAX_HEADER_BLOCKS);
+        let more = text(MAX_HEADER_BLOCKS + 1);
+        let refused = Envelope::read(&document(&more)).unwrap_err();
+        assert!(refused.to_string().contains("more than 128 header blocks"), "{refused}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "makes instances of models without calling their constructor")]
 
 use crosstie_model::Fault;
+use crosstie_model::schema::MAX_FAULTS;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -90,6 +91,8 @@ impl Codec {
         for (index, item) in items.iter().enumerate() {
             if let Some(item) = self.decode(py, item, &Path::Element(path, index), faults)? {
                 decoded.push(item);
+            } else if faults.len() >= MAX_FAULTS {
+                break;
             }
         }
         if decoded.len() < items.len() { Ok(None) } else { collect(decoded).map(Some) }
@@ -124,6 +127,8 @@ fn decode_dict<'py>(
     for (name, value) in members {
         if let Some(value) = inner.decode(py, value, &Path::Member(path, name), faults)? {
             dict.set_item(name, value)?;
+        } else if faults.len() >= MAX_FAULTS {
+            break;
         }
     }
     Ok((faults.len() == before).then(|| dict.into_any()))
@@ -156,14 +161,16 @@ fn decode_union<'py>(
     path: &Path<'_>,
     faults: &mut Vec<Fault>,
 ) -> Decoded<'py> {
-    let own = path.pointer();
+    let mut own = None;
     let mut best = Vec::new();
     for choice in choices {
         let mut found = Vec::new();
         if let Some(decoded) = choice.decode(py, value, path, &mut found)? {
             return Ok(Some(decoded));
         }
-        if best.is_empty() || found.iter().any(|fault| fault.pointer != own) {
+        // Most values fit the first choice, and need no pointer.
+        let own = own.get_or_insert_with(|| path.pointer());
+        if best.is_empty() || found.iter().any(|fault| fault.pointer != *own) {
             best = found;
         }
     }

@@ -2,6 +2,10 @@
 
 use crosstie_model::Fault;
 
+/// How much of a name stands in a pointer, in bytes: a long one would be there in the pointer of everything
+/// below it.
+const NAME: usize = 256;
+
 /// A place in a JSON document.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Path<'a> {
@@ -40,7 +44,11 @@ impl Path<'_> {
             Self::Member(parent, name) => {
                 parent.write(text);
                 text.push('/');
-                text.push_str(&name.replace('~', "~0").replace('/', "~1"));
+                let shown = name.get(..name.floor_char_boundary(NAME)).unwrap_or(name);
+                text.push_str(&shown.replace('~', "~0").replace('/', "~1"));
+                if shown.len() < name.len() {
+                    text.push('…');
+                }
             }
             Self::Element(parent, index) => {
                 parent.write(text);
@@ -63,5 +71,8 @@ mod tests {
         assert_eq!(element.pointer(), "/a~1b~0c/3");
         assert_eq!(root.pointer(), "");
         assert_eq!(element.depth(), 2);
+        let long = "é".repeat(1_000_000);
+        let below = Path::Member(&root, &long);
+        assert_eq!(Path::Element(&below, 1).pointer(), format!("/{}…/1", "é".repeat(NAME / 2)));
     }
 }
