@@ -17,7 +17,7 @@ class Calls(Service):
         files = self.out.soap["files"]
         answer = files.call(self.cid, "Store", {"name": "a", "content": [b"\x00\xff", "AAEC"]}, whole=True)
         assert files.conn.operations == ["Store"] and "files" in self.out.soap and "other" not in self.out.soap
-        assert self.out.soap.get("other") is None
+        assert self.out.soap.get("other") is None and self.soap["files"].operations == ["Store"]
         receipt = answer.headers["Receipt"]
         assert receipt == Decimal("1.20") and isinstance(receipt, Decimal), receipt
         assert answer.data == {"size": 2, "copy": b"\x00\xff"}, answer.data

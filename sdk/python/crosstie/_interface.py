@@ -728,6 +728,8 @@ class ServiceInterface:
     out: Out
     #: Short form of ``out.rest``.
     rest: HttpConnections
+    #: Short form of ``out.soap``.
+    soap: SoapConnections
     config: Config
 
     def __init__(self) -> None:

@@ -1,5 +1,6 @@
 /* Calls everything with what gSOAP makes of the description: client VERSION URL */
 #include "matrixH.h"
+#include <limits.h>
 #include "MatrixSoap.nsmap"
 
 #define SAME(condition)                                                                                                \
@@ -61,6 +62,48 @@ static int everything(struct soap *soap, const char *url) {
     return 0;
 }
 
+/* Lists of scalars, and structures in structures in lists. */
+static int nested(struct soap *soap, const char *url) {
+    LONG64 numbers[] = {1, LLONG_MIN, LLONG_MAX}, three = 3, two = 2;
+    double ratios[] = {0.5, -1e300};
+    enum xsd__boolean flags[] = {xsd__boolean__true_, xsd__boolean__false_};
+    char *prices[] = {"0.10", "12345678901234567890.5"};
+    time_t moments[] = {1709209815};
+    struct ns1__Line lines[] = {{"a", &two}, {"a", &two}};
+    struct ns1__Address a = {"A", &three}, b = {"B", NULL};
+    struct ns1__Customer zoe = {"Zo\xc3\xab", &a}, bob = {"Bob", &b};
+    struct ns1__Order orders[] = {{&zoe, 2, lines}, {&bob, 0, NULL}};
+    struct _ns1__Nest given;
+    soap_default__ns1__Nest(soap, &given);
+    given.small = 7;
+    given.size = _ns1__Nest_size__m;
+    given.at = "10:30:15";
+    given.__sizenumbers = 3;
+    given.numbers = numbers;
+    given.__sizeratios = 2;
+    given.ratios = ratios;
+    given.__sizeflags = 2;
+    given.flags = flags;
+    given.__sizeprices = 2;
+    given.prices = prices;
+    given.__sizemoments = 1;
+    given.moments = moments;
+    given.__sizeorders = 2;
+    given.orders = orders;
+    struct _ns1__NestResponse answer;
+    CALLED(soap_call___ns1__Nest(soap, url, NULL, &given, &answer));
+    SAME(answer.small == 7 && (int)answer.size == (int)_ns1__NestResponse_size__m && !strcmp(answer.at, given.at));
+    SAME(answer.__sizenumbers == 3 && !memcmp(answer.numbers, numbers, sizeof numbers));
+    SAME(answer.__sizeratios == 2 && !memcmp(answer.ratios, ratios, sizeof ratios));
+    SAME(answer.__sizeflags == 2 && answer.flags[0] == flags[0] && answer.flags[1] == flags[1]);
+    SAME(answer.__sizeprices == 2 && !strcmp(answer.prices[1], prices[1]));
+    SAME(answer.__sizemoments == 1 && answer.moments[0] == moments[0]);
+    SAME(answer.__sizeorders == 2 && answer.orders[0].__sizelines == 2 && answer.orders[1].__sizelines == 0);
+    SAME(!strcmp(answer.orders[0].customer->name, zoe.name) && *answer.orders[0].customer->address->floor == 3);
+    SAME(!strcmp(answer.orders[1].customer->address->street, "B") && !answer.orders[1].customer->address->floor);
+    return 0;
+}
+
 /* A large binary, in the envelope or beside it (MTOM). */
 static int binary(struct soap *soap, const char *url, int is_beside) {
     int size = 100000;
@@ -99,7 +142,7 @@ int main(int count, char **arguments) {
     const char *url = arguments[2];
     struct soap *soap = soap_new1(SOAP_XML_STRICT | SOAP_C_UTFSTRING);
     soap_set_namespaces(soap, namespaces);
-    if (everything(soap, url) || binary(soap, url, 0) || fault(soap, url, version))
+    if (everything(soap, url) || nested(soap, url) || binary(soap, url, 0) || fault(soap, url, version))
         return 1;
     soap_set_omode(soap, SOAP_ENC_MTOM);
     if (binary(soap, url, 1))

@@ -1,11 +1,12 @@
 """One of every type, and of everything else that a SOAP client meets."""
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from typing import Literal
 from uuid import UUID
 
-from crosstie import Conflict, Model, Service, soap
+from crosstie import Conflict, Model, Service, field, soap
 
 PATH = "/matrix"
 NAMESPACE = "urn:example:matrix"
@@ -56,6 +57,53 @@ class Echo(Service):
         given = self.request.input
         assert isinstance(given.price, Decimal) and isinstance(given.moment, datetime), given
         assert isinstance(given.content, bytes) and isinstance(given.kind, Kind), given
+        self.response.payload = given
+
+
+class Address(Model):
+    street: str
+    floor: int | None = None
+
+
+class Customer(Model):
+    name: str
+    address: Address
+
+
+class Order(Model):
+    customer: Customer
+    lines: list[Line]
+
+
+class Deep(Model):
+    small: int = field(minimum=0, maximum=100)
+    size: Literal["s", "m"]
+    at: time
+    numbers: list[int]
+    ratios: list[float]
+    flags: list[bool]
+    prices: list[Decimal]
+    moments: list[datetime]
+    orders: list[Order]
+
+
+class Nest(Service):
+    """Answers lists of scalars, and models in models in lists."""
+
+    name = "matrix.nest"
+    channels = operation()
+    input = Deep
+    output = Deep
+
+    def handle(self):
+        given = self.request.input
+        assert isinstance(given.at, time) and given.size in ("s", "m"), given
+        for values, kind in (
+            (given.numbers, int), (given.ratios, float), (given.flags, bool), (given.prices, Decimal),
+            (given.moments, datetime), (given.orders, Order),
+        ):
+            assert all(isinstance(value, kind) for value in values), values
+        assert all(isinstance(order.customer.address, Address) for order in given.orders), given.orders
         self.response.payload = given
 
 
@@ -128,3 +176,29 @@ class Who(Service):
             session=session and session.value,
             username=security and security.username,
         )
+
+
+class Terms(Model):
+    term: list[int]
+
+
+class Sum(Model):
+    label: str
+    sum: int
+
+
+class Addition(Model):
+    label: str
+    terms: Terms
+
+
+class Add(Service):
+    """Adds; what it looks like outside is said by a description of somebody else's."""
+
+    name = "matrix.add"
+    input = Addition
+    output = Sum
+
+    def handle(self):
+        given = self.request.input
+        return Sum(label=given.label, sum=sum(given.terms.term))

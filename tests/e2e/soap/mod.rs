@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 const PASSWORD: &str = "pässword-8c21";
 
+/// Where gSOAP's own sources are.
+const GSOAP: &str = "/usr/share/gsoap";
+
 fn here(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/soap").join(file)
 }
@@ -46,6 +49,13 @@ fn zeep_calls_everything() {
             environment.log_tail("server.log").contains(&format!("noted zeep {version}"))
         });
     }
+    let beside = json!({"channel": {"beside": {"type": "soap", "path": "/beside", "namespace": "urn:example:matrix",
+        "service_name": "Matrix", "mtom": "always", "operations": {"Store": "matrix.store"}}}});
+    apply(&environment, &beside.to_string());
+    environment.wait_for_status("/beside?wsdl", 200);
+    run(Command::new("/usr/bin/python3")
+        .arg(here("client.py"))
+        .args(["beside", &environment.url("/beside")]));
 }
 
 #[test]
@@ -93,14 +103,30 @@ fn guarded() -> Environment {
 }
 
 #[test]
-fn zeep_shows_username_tokens() {
+fn zeep_php_and_gsoap_show_username_tokens() {
     let environment = guarded();
-    run(Command::new("/usr/bin/python3").arg(here("client.py")).args([
-        "token",
-        &environment.url("/guarded"),
-        "shop",
-        PASSWORD,
-    ]));
+    let shown = [environment.url("/guarded"), "shop".to_owned(), PASSWORD.to_owned()];
+    run(Command::new("/usr/bin/python3").arg(here("client.py")).arg("token").args(&shown));
+    for version in ["1.1", "1.2"] {
+        run(Command::new("php").arg(here("client.php")).arg(version).args(&shown));
+    }
+    let desk = TempDir::new().unwrap();
+    let shell = |text: &str| run(Command::new("sh").args(["-ec", text]).current_dir(desk.path()));
+    shell(&format!("curl -sf '{}?wsdl' > matrix.wsdl", shown[0]));
+    shell("wsdl2h -c -O1 -o described.h matrix.wsdl 2>&1");
+    shell("printf '#import \"wsse.h\"\n' | cat - described.h > matrix.h");
+    fs::copy(here("token.c"), desk.path().join("token.c")).unwrap();
+    for version in ["1", "2"] {
+        shell(&format!(
+            "soapcpp2 -{version} -c -C -L -x -I{GSOAP}/import:{GSOAP}/custom:{GSOAP}/plugin matrix.h 2>&1"
+        ));
+        shell(&format!(
+            "cc -w -O0 -DWITH_OPENSSL -DWITH_DOM -I. -I{GSOAP}/plugin -o token token.c soapC.c soapClient.c \
+             {GSOAP}/plugin/wsseapi.c {GSOAP}/plugin/smdevp.c {GSOAP}/plugin/mecevp.c {GSOAP}/custom/struct_timeval.c \
+             -lgsoapssl -lssl -lcrypto -lz 2>&1"
+        ));
+        run(Command::new(desk.path().join("token")).args(&shown));
+    }
     wait_until("the audit tells of refused credentials", || {
         environment.log_tail("server.log").contains("wss_username_token")
     });
@@ -165,6 +191,20 @@ fn a_description_is_a_definition_that_channels_refer_to() {
         "{}",
         reply.text()
     );
+
+    // Of rpc style: each part of a message is a parameter, and clients see several results.
+    let rpc = json!({"wsdl": {"sums": {"text": include_str!("sums.wsdl")}},
+        "channel": {"sums": {"type": "soap", "path": "/sums", "wsdl": "sums", "operations": {"Add": "matrix.add"}}}});
+    apply(&environment, &rpc.to_string());
+    let url = format!("{}?wsdl", environment.url("/sums"));
+    environment.wait_for_status("/sums?wsdl", 200);
+    let zeep = "import sys, zeep\nanswer = zeep.Client(sys.argv[1]).service.Add(label='x', terms={'term': [1, 2, 39]})\n\
+                assert (answer['label'], answer['sum']) == ('x', 42), answer";
+    run(Command::new("/usr/bin/python3").args(["-c", zeep, &url]));
+    let php = "ini_set('soap.wsdl_cache_enabled', '0'); $client = new SoapClient($argv[1]); \
+               $answer = $client->Add('x', ['term' => [1, 2, 39]]); \
+               if ($answer !== ['label' => 'x', 'sum' => 42]) { var_dump($answer); exit(1); }";
+    run(Command::new("php").args(["-r", php, "--", &url]));
 
     let refused = |text: &str| {
         let command = environment.command(&["apply", "-f", "-"]).unwrap();

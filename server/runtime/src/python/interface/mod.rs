@@ -17,7 +17,7 @@ mod tables;
 pub(crate) use data::Data;
 pub(crate) use http::{Headers, Http};
 pub(crate) use logger::{Logger, write as write_log};
-pub(crate) use outgoing::{HttpFamily, HttpResponse, Out};
+pub(crate) use outgoing::{HttpFamily, HttpResponse, Out, SoapFamily};
 pub(crate) use request::{Channel, Request};
 pub(crate) use response::{Response, Written};
 pub(crate) use service::ServiceBase;

@@ -14,7 +14,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use serde_json::Value;
 
-use super::{Channel, Data, Dictionaries, HttpFamily, Logger, Out, Request, Response};
+use super::{Channel, Data, Dictionaries, HttpFamily, Logger, Out, Request, Response, SoapFamily};
 use crate::python::codec;
 use crate::python::context::{self, Call};
 use crate::python::{config, failure, host_call, json};
@@ -91,6 +91,11 @@ impl ServiceBase {
     #[getter]
     fn rest(&self) -> PyResult<HttpFamily> {
         Ok(HttpFamily::new(Arc::clone(self.call()?), "rest"))
+    }
+
+    #[getter]
+    fn soap(&self) -> PyResult<SoapFamily> {
+        Ok(SoapFamily::new(Arc::clone(self.call()?)))
     }
 
     #[getter]

@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use amqp::AmqpFamily;
 pub(crate) use answer::HttpResponse;
 pub(crate) use http::HttpFamily;
-use soap::SoapFamily;
+pub(crate) use soap::SoapFamily;
 use sql::SqlFamily;
 
 use crate::python::context::Call;
