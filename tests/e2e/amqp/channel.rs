@@ -425,15 +425,19 @@ fn a_channel_without_a_broker_of_its_own_is_refused_and_one_whose_broker_is_away
     wait_until("the queue is consumed", || consumers(&broker, "orders") > 0);
     run(&broker, SEND, &json!([{"key": "orders", "body": "1", "said": {"message_id": "m"}}]));
     noted(&environment, "m/1");
-    let own = "channel:\n  c: {type: amqp, service: declared, connection: broker, queue: by-definition, prefetch: 1}\n";
+    // One consumer on this server, not one on each of its workers.
+    let own = "channel:\n  c: {type: amqp, service: declared, connection: broker, queue: by-definition, prefetch: 1, \
+               consumers: 1}\n";
     apply(&environment, own);
     wait_until("the queue is consumed", || consumers(&broker, "by-definition") > 0);
+    assert_eq!(environment.ready_workers().unwrap().len(), 2);
     run(
         &broker,
         SEND,
         &json!([{"key": "by-definition", "body": "{\"id\": 9}", "said": {"message_id": "n"}}]),
     );
     assert_eq!(noted(&environment, "n/1"), json!(9));
+    assert_eq!(consumers(&broker, "by-definition"), 1);
     environment.run(&["delete", "channel", "c"]).unwrap().success().unwrap();
     wait_until("nobody consumes", || consumers(&broker, "by-definition") == 0);
 }

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::Steady;
+use crate::credentials::protocols;
 
 const WHO: &str = r#"
 from crosstie import Service
@@ -18,7 +19,8 @@ class Who(Service):
 
     def handle(self):
         it = self.request.security
-        self.response.payload = {"user": it and it.username, "subject": it and it.certificate.subject,
+        self.response.payload = {"user": it and it.username,
+                                 "subject": it and it.certificate and it.certificate.subject,
                                  "client": self.request.http.client}
 "#;
 
@@ -70,12 +72,17 @@ fn a_clients_certificate_and_address_are_what_the_load_balancer_saw() {
     apply(
         cluster,
         &json!({
-            "security": {"partners": {"type": "client_certificate", "ca": pki.certificate(),
-                "crl": pki.revoked(&[2]).unwrap(), "subjects": [{"CN": "shop"}]}},
+            "security": {
+                "partners": {"type": "client_certificate", "ca": pki.certificate(),
+                    "crl": pki.revoked(&[2]).unwrap(), "subjects": [{"CN": "shop"}]},
+                "tokens": {"type": "wss_username_token", "username": "shop", "password": "of-the-shop"},
+            },
             "channel": {
                 "partners": channel("/partners", json!({"security": "partners"})),
                 "near": channel("/near", json!({"allow_from": ["127.0.0.9/32"]})),
                 "far": channel("/far", json!({"allow_from": ["10.0.0.0/8"]})),
+                "tokens": {"type": "soap", "path": "/tokens", "namespace": "urn:who", "security": "tokens",
+                    "operations": {"Who": "test.who"}},
             },
         }),
     );
@@ -119,4 +126,19 @@ fn a_clients_certificate_and_address_are_what_the_load_balancer_saw() {
         assert_eq!(from(cluster, "127.0.0.1", "/near", forged).0, "403", "{forged:?}");
     }
     assert_eq!(from(cluster, "127.0.0.9", "/far", &["X-Forwarded-For: 10.1.2.3"]).0, "403");
+
+    // A message that was recorded counts once, whichever server it comes to.
+    let token = protocols::digest("shop", "of-the-shop", "a nonce", &protocols::moment(0));
+    let message = protocols::message("http://schemas.xmlsoap.org/soap/envelope/", &token);
+    let send = || cluster.http().post("/tokens", "text/xml", message.as_bytes()).unwrap();
+    let first = send();
+    assert_eq!(first.status, 200, "{}", first.text());
+    wait_until("both servers refused it", || {
+        let again = send();
+        assert!(again.status == 500 && again.text().contains("FailedAuthentication"), "{}", again.text());
+        (1..=2).all(|number| {
+            let log = fs::read_to_string(cluster.server(number).join("logs/server.log")).unwrap();
+            log.contains("\"reason\":\"replayed\"")
+        })
+    });
 }
