@@ -7,7 +7,7 @@ use crosstie_parts::RabbitMq;
 use crosstie_test_support::parts::TestPart;
 use crosstie_test_support::{Environment, wait_until};
 
-use crate::documentation::{Reader, blocks};
+use crate::documentation::{Reader, blocks, links};
 
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")
@@ -79,6 +79,11 @@ fn the_guide_to_handing_requests_on_works() {
 }
 
 #[test]
+fn the_guide_to_transformation_works() {
+    follow("docs/transformation.md");
+}
+
+#[test]
 fn the_guide_to_calling_soap_services_works() {
     follow("docs/outgoing-soap.md");
 }
@@ -105,8 +110,8 @@ fn links_of_the_guide_lead_to_pages_and_their_headings() {
         .collect();
     for page in &pages {
         let text = fs::read_to_string(page).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if !link.contains("://") && !resolves(page, link) {
+        for link in links(&text) {
+            if !link.contains("://") && !resolves(page, &link) {
                 broken.push(format!("{}: {link}", page.display()));
             }
         }

@@ -38,6 +38,7 @@ mod service_user;
 mod settings;
 mod soap;
 mod sql;
+mod transform;
 mod upgrade;
 mod workers;
 

@@ -6,7 +6,7 @@ what is there, and are plain objects in unit tests.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
@@ -707,6 +707,48 @@ class Out:
     amqp: AmqpConnections
 
 
+class Stylesheet:
+    """One stylesheet of ``self.transform``."""
+
+    name: str
+
+    def __call__(
+        self,
+        xml: str | bytes,
+        params: Mapping[str, str | float | bool] | None = None,
+        /,
+        **more: str | float | bool,
+    ) -> Any:
+        """Transforms a document with these parameters. Gives text, or bytes where ``xsl:output`` names another
+        encoding than UTF-8. In ``async def`` services the call is awaited.
+        """
+        raise NotImplementedError
+
+
+class Transforms:
+    """``self.transform["NAME"](xml, {"rate": 1.5})``: stylesheets, which are definitions of kind ``stylesheet``."""
+
+    def __getitem__(self, name: str) -> Stylesheet:
+        raise NotImplementedError
+
+    def __contains__(self, name: object) -> bool:
+        raise NotImplementedError
+
+    def get(self, name: str) -> Stylesheet | None:
+        """The same, or ``None`` when there is no such stylesheet."""
+        raise NotImplementedError
+
+    def from_xml(self, xml: str | bytes, *, arrays: Iterable[str] = ()) -> Any:
+        """A document as plain data: elements by name, attributes as ``@name``, all values text. ``arrays`` are
+        elements that are lists even where there is one of them.
+        """
+        raise NotImplementedError
+
+    def to_xml(self, data: Any, root: str = "response") -> str:
+        """Plain data as a document with the element ``root``."""
+        raise NotImplementedError
+
+
 class Config(Mapping[str, Any]):
     """``self.config``: the files of ``config/user``, as ``self.config.FILE.SECTION.KEY``."""
 
@@ -730,6 +772,7 @@ class ServiceInterface:
     rest: HttpConnections
     #: Short form of ``out.soap``.
     soap: SoapConnections
+    transform: Transforms
     config: Config
 
     def __init__(self) -> None:

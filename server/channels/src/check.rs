@@ -130,6 +130,9 @@ pub fn check_channels(
         check_path(entrance, reserved, &mut add);
         check_security(snapshot, &channel.definition, require_security, &mut add);
         check_cors(entrance, &mut add);
+        for fault in crate::transform::faults(snapshot, &channel.definition) {
+            add(&fault.pointer, fault.detail);
+        }
         if let ChannelDefinition::Soap(soap) = &channel.definition {
             for fault in crate::soap::faults(snapshot, soap) {
                 add(&fault.pointer, fault.detail);

@@ -21,6 +21,7 @@ use crate::rate::{EntranceRates, RateState};
 use crate::server::Purpose;
 use crate::soap::Soap;
 use crate::target::{ConcurrencyLimit, Permit, Target, acquire};
+use crate::transform::Pipelines;
 
 /// One way into the server.
 pub(crate) struct Entrance {
@@ -41,10 +42,10 @@ pub(crate) struct Entrance {
 
 /// What lies behind an entrance.
 pub(crate) enum EntranceKind {
-    /// A REST channel and the body format it insists on.
-    Rest { target: Target, format: Option<DataFormat> },
-    /// A plain HTTP channel.
-    Plain { target: Target },
+    /// A REST channel, the body format it insists on, and what it makes of bodies.
+    Rest { target: Target, format: Option<DataFormat>, transforms: Pipelines },
+    /// A plain HTTP channel, and what it makes of bodies.
+    Plain { target: Target, transforms: Pipelines },
     /// A JSON-RPC channel.
     JsonRpc(JsonRpc),
     /// A SOAP channel.
@@ -59,7 +60,7 @@ impl Entrance {
     /// Who reports requests of this entrance.
     pub(crate) fn observer(&self) -> &Arc<dyn EntranceObserver> {
         match &self.kind {
-            EntranceKind::Rest { target, .. } | EntranceKind::Plain { target } => &target.observer,
+            EntranceKind::Rest { target, .. } | EntranceKind::Plain { target, .. } => &target.observer,
             EntranceKind::JsonRpc(_)
             | EntranceKind::Soap(_)
             | EntranceKind::Passthrough(_)

@@ -317,10 +317,10 @@ async fn serve(
         principal: exchange.principal.clone(),
     };
     let response = match &entrance.kind {
-        EntranceKind::Rest { target, format } => {
-            rest::answer_rest(target, (*format, entrance.max_depth), arrived, choice).await?
+        EntranceKind::Rest { target, format, transforms } => {
+            rest::answer_rest(target, (*format, entrance.max_depth), transforms, arrived, choice).await?
         }
-        EntranceKind::Plain { target } => rest::answer_plain(target, arrived).await?,
+        EntranceKind::Plain { target, transforms } => rest::answer_plain(target, transforms, arrived).await?,
         EntranceKind::Builtin(page) => page.answer().await?,
         EntranceKind::JsonRpc(channel) => {
             // Boxed: its future is large, and the other channels should not carry its size about.
@@ -347,7 +347,7 @@ fn query_of(head: &Parts) -> Result<Vec<(String, String)>, Failure> {
 /// The places under limits of concurrency that a request takes before its body is read.
 fn permits(entrance: &Entrance) -> Result<Vec<Permit>, Failure> {
     let mut permits: Vec<_> = entrance.acquire()?.into_iter().collect();
-    if let EntranceKind::Rest { target, .. } | EntranceKind::Plain { target } = &entrance.kind {
+    if let EntranceKind::Rest { target, .. } | EntranceKind::Plain { target, .. } = &entrance.kind {
         permits.extend(target.admit()?);
     }
     Ok(permits)

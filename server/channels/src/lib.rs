@@ -35,3 +35,4 @@ pub mod server;
 pub mod soap;
 pub mod staged;
 mod target;
+mod transform;

@@ -162,7 +162,7 @@ async fn answer(way: Way, replay: Replay, exchange: &mut Exchange) -> Result<Res
     }
     exchange.keep_request(&replay.body);
     let mut permits: Vec<_> = entrance.acquire()?.into_iter().collect();
-    if let EntranceKind::Rest { target, .. } | EntranceKind::Plain { target } = &entrance.kind {
+    if let EntranceKind::Rest { target, .. } | EntranceKind::Plain { target, .. } = &entrance.kind {
         permits.extend(target.admit()?);
     }
     let query = replay.target.query().map(|text| pairs::parse(text.as_bytes()));
@@ -196,11 +196,14 @@ async fn pass(
     exchange: &mut Exchange,
 ) -> Result<Response<Outgoing>, Failure> {
     let (response, target) = match &entrance.kind {
-        EntranceKind::Rest { target, format } => {
+        EntranceKind::Rest { target, format, transforms } => {
             let choice = negotiate::choose(&arrived.http.headers, *format);
-            return rest::answer_rest(target, (*format, entrance.max_depth), arrived, choice).await;
+            let insists = (*format, entrance.max_depth);
+            return rest::answer_rest(target, insists, transforms, arrived, choice).await;
         }
-        EntranceKind::Plain { target } => return rest::answer_plain(target, arrived).await,
+        EntranceKind::Plain { target, transforms } => {
+            return rest::answer_plain(target, transforms, arrived).await;
+        }
         EntranceKind::Builtin(page) => return page.answer().await,
         EntranceKind::Passthrough(channel) => {
             return channel.repeat(arrived, exchange.target.clone()).await;

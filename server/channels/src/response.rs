@@ -4,11 +4,13 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use crosstie_model::Failure;
 use crosstie_model::kept::PassingBody;
 use crosstie_model::outgoing::{AnswerBody, OutgoingError};
 use futures_util::Stream;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 
 use crate::exchange::Exchange;
 use crate::ports::STATUS_CALLER_GONE;
@@ -34,6 +36,25 @@ impl Outgoing {
     /// No body.
     pub(crate) fn empty() -> Self {
         Self::Whole(Bytes::new())
+    }
+
+    /// All of it, once it is there; `None` for a stream of a service's own, which may have no end.
+    ///
+    /// # Errors
+    /// Another system's answer breaks off, or is beyond its limits.
+    pub(crate) async fn whole(self) -> Result<Option<Bytes>, Failure> {
+        let mut body = match self {
+            Self::Whole(bytes) => return Ok(Some(bytes)),
+            Self::Passed(body) => body,
+            Self::Stream(_) => return Ok(None),
+        };
+        let mut all = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.map_err(Failure::from)?.into_data() {
+                all.extend_from_slice(&data);
+            }
+        }
+        Ok(Some(all.freeze()))
     }
 }
 

@@ -1,10 +1,12 @@
 //! `rest` and `http` channels: a decoded (REST) or raw (plain) body in, a negotiated (REST) or plain reply
 //! out.
 
+use std::pin::Pin;
+
 use bytes::Bytes;
 use crosstie_model::definition::DataFormat;
 use crosstie_model::message::{HttpRequest, Message, Payload, Reply, ReplyBody};
-use crosstie_model::{Failure, FailureKind, Origin, TraceContext};
+use crosstie_model::{Cid, Failure, FailureKind, Origin, TraceContext};
 use futures_util::StreamExt;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING,
@@ -18,6 +20,7 @@ use crate::body::{INLINE_DECODE_BYTES, xml};
 use crate::negotiate::{Choice, Format};
 use crate::response::{Held, Outgoing, Pieces};
 use crate::target::{Permit, Target};
+use crate::transform::{Errand, Pipelines};
 
 /// A request with its body read, about to become a message.
 pub(crate) struct Arrived {
@@ -50,16 +53,22 @@ impl Arrived {
 ///
 /// # Errors
 /// 406 before the service runs when it declares structured output that the client does not accept; 415 and
-/// 400 from decoding; the service's failure.
+/// 400 from decoding; the service's failure; a body that cannot be transformed.
 pub(crate) async fn answer_rest(
     target: &Target,
     (format, depth): (Option<DataFormat>, usize),
-    arrived: Arrived,
+    transforms: &Pipelines,
+    mut arrived: Arrived,
     choice: Choice,
 ) -> Result<Response<Outgoing>, Failure> {
+    // What is transformed is the service's JSON; what becomes of it no client chooses.
+    let choice = if transforms.response.is_some() { Choice::Take(Format::Json) } else { choice };
     let description = target.description();
     if choice == Choice::Nothing && description.is_some_and(|d| d.output.is_some()) {
         return Err(not_acceptable());
+    }
+    if transforms.request.is_some() {
+        take_in(target, transforms, &mut arrived).await?;
     }
     let payload = if arrived.raw.len() <= INLINE_DECODE_BYTES {
         let expected = Expectation { format, input: description.and_then(|d| d.input.as_ref()), depth };
@@ -67,9 +76,13 @@ pub(crate) async fn answer_rest(
     } else {
         decode_aside(target, (format, depth), &arrived).await?
     };
+    let cid = arrived.trace.cid;
     let reply = target.call(arrived.into_message(target, payload)).await?;
     let is_chosen = format.is_none() && matches!(reply.body, ReplyBody::Json(_));
     let mut response = encode(reply, Some(choice)).await?;
+    if transforms.response.is_some() {
+        return give_out(target, transforms, response, cid).await;
+    }
     if is_chosen {
         // Caches must not give one client's JSON to another that wants XML (RFC 9110, section 12.5.5).
         response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
@@ -80,11 +93,42 @@ pub(crate) async fn answer_rest(
 /// Answers a plain HTTP request.
 ///
 /// # Errors
-/// The service's failure.
-pub(crate) async fn answer_plain(target: &Target, arrived: Arrived) -> Result<Response<Outgoing>, Failure> {
+/// The service's failure; a body that cannot be transformed.
+pub(crate) async fn answer_plain(
+    target: &Target,
+    transforms: &Pipelines,
+    mut arrived: Arrived,
+) -> Result<Response<Outgoing>, Failure> {
+    if transforms.request.is_some() {
+        take_in(target, transforms, &mut arrived).await?;
+    }
     let payload = if arrived.raw.is_empty() { Payload::Empty } else { Payload::Bytes(arrived.raw.clone()) };
+    let cid = arrived.trace.cid;
     let reply = target.call(arrived.into_message(target, payload)).await?;
-    encode(reply, None).await
+    let response = encode(reply, None).await?;
+    if transforms.response.is_some() {
+        return give_out(target, transforms, response, cid).await;
+    }
+    Ok(response)
+}
+
+/// Something to wait for that is not carried about by those who have no use for it: most channels transform nothing.
+type Apart<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
+
+/// Transforms a request. The service sees what it became.
+fn take_in<'a>(target: &Target, transforms: &'a Pipelines, arrived: &'a mut Arrived) -> Apart<'a, ()> {
+    Box::pin(transforms.take_in(arrived, target.deadline_from_now()))
+}
+
+/// Transforms a service's answer.
+fn give_out<'a>(
+    target: &Target,
+    transforms: &'a Pipelines,
+    response: Response<Outgoing>,
+    cid: Cid,
+) -> Apart<'a, Response<Outgoing>> {
+    let errand = Errand { cid, origin: Origin::Service, deadline: target.deadline_from_now() };
+    Box::pin(transforms.give_out(response, errand))
 }
 
 /// Decodes a large body on a blocking thread.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crosstie_model::Snapshot;
 use crosstie_model::definition::{
     AmqpChannel, ChannelDefinition, DefinitionName, HttpEntrance, JsonRpcChannel, PassthroughChannel,
-    SoapChannel,
+    SoapChannel, Transforms,
 };
 use crosstie_model::message::ChannelInfo;
 use crosstie_model::names::ServiceName;
@@ -39,6 +39,7 @@ use crate::ports::{EntranceObserver, ObservedEntrance, Ports, RequestObserver, R
 use crate::rate::EntranceRates;
 use crate::soap::Soap;
 use crate::target::{ConcurrencyLimit, Target};
+use crate::transform::Pipelines;
 use crate::{openapi, openrpc};
 
 /// Everything a request needs, compiled from one snapshot.
@@ -283,14 +284,14 @@ impl Compiler<'_> {
         let (methods, kind) = match definition {
             ChannelDefinition::Rest(channel) => {
                 let target = self.target(&channel.service);
-                (
-                    listed(&channel.methods, &target),
-                    EntranceKind::Rest { target, format: channel.data_format },
-                )
+                let methods = listed(&channel.methods, &target);
+                let (format, transforms) = (channel.data_format, self.pipelines(&channel.transforms));
+                (methods, EntranceKind::Rest { target, format, transforms })
             }
             ChannelDefinition::Http(channel) => {
                 let target = self.target(&channel.service);
-                (listed(&channel.methods, &target), EntranceKind::Plain { target })
+                let methods = listed(&channel.methods, &target);
+                (methods, EntranceKind::Plain { target, transforms: self.pipelines(&channel.transforms) })
             }
             ChannelDefinition::Jsonrpc(channel) => {
                 let rpc = self.jsonrpc(channel);
@@ -334,6 +335,10 @@ impl Compiler<'_> {
         Some((methods, entrance))
     }
 
+    fn pipelines(&self, transforms: &Transforms) -> Pipelines {
+        Pipelines::new(transforms, self.inputs.services, usize::from(self.inputs.http.max_depth))
+    }
+
     fn passthrough(&self, channel: &PassthroughChannel) -> (MethodSet, EntranceKind) {
         let (inputs, http) = (self.inputs, self.inputs.http);
         let max_body = channel.entrance.max_body_bytes.unwrap_or(http.max_body_bytes);
@@ -341,6 +346,7 @@ impl Compiler<'_> {
             deadline: Duration::from_millis(channel.entrance.deadline_ms.unwrap_or(http.deadline_ms)),
             max_body: size(max_body.min(http.max_body_bytes_ceiling)),
             body_timeout: Duration::from_millis(http.body_timeout_ms),
+            max_depth: usize::from(http.max_depth),
         };
         let target = |service: &ServiceName| self.target(service);
         let compiled = Passthrough::new(channel, &inputs.snapshot, inputs.services, &limits, target);

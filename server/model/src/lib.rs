@@ -23,6 +23,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod soap;
 pub mod tagged;
+pub mod transform;
 pub mod unit;
 
 pub use cid::{Cid, TraceContext};

@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::message::{Message, Reply};
 use crate::names::{Digest, ServiceName, UnitName};
 use crate::outgoing::FoundOutgoing;
+use crate::transform::FoundStylesheet;
 use crate::unit::{Artifact, ArtifactKind, ServiceDescription, UnitManifest};
 
 /// A service that is loaded and can be called. Dropping the last handle unloads its code, so a call that is
@@ -74,7 +75,7 @@ pub trait Runtime: Send + Sync {
     ) -> Result<LoadedUnit, LoadError>;
 }
 
-/// Finds what services call by name: other services, dictionaries, outgoings.
+/// Finds what services call by name: other services, dictionaries, outgoings, stylesheets.
 pub trait ServiceDirectory: Send + Sync {
     /// The service of that name in the current snapshot.
     fn find(&self, name: &str) -> Option<Arc<dyn LoadedService>>;
@@ -84,6 +85,12 @@ pub trait ServiceDirectory: Send + Sync {
 
     /// An outgoing of the current snapshot, be it open or not. A directory without any finds none.
     fn outgoing(&self, name: &str) -> Option<FoundOutgoing> {
+        let _ = name;
+        None
+    }
+
+    /// A stylesheet of the current snapshot. A directory without any finds none.
+    fn stylesheet(&self, name: &str) -> Option<FoundStylesheet> {
         let _ = name;
         None
     }

@@ -150,7 +150,9 @@ impl Snapshot {
                         known.methods.extend(more.methods.clone());
                     }
                     (Some(ChannelDefinition::Rest(known)), ChannelDefinition::Rest(more))
-                        if known.entrance == more.entrance && known.data_format == more.data_format =>
+                        if known.entrance == more.entrance
+                            && known.data_format == more.data_format
+                            && known.transforms == more.transforms =>
                     {
                         known.methods.extend(more.methods.clone());
                     }

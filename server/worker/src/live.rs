@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use crosstie_channels::staged::Staged;
-use crosstie_model::definition::{DefinitionBody, DefinitionKind};
+use crosstie_model::definition::{DefinitionBody, DefinitionKind, StylesheetDefinition};
 use crosstie_model::event::FailedUnit;
 use crosstie_model::outgoing::FoundOutgoing;
 use crosstie_model::ports::{LoadError, LoadedService, LoadedUnit, Runtime, ServiceDirectory};
 use crosstie_model::snapshot::{ActiveUnit, Snapshot};
+use crosstie_model::transform::FoundStylesheet;
 use crosstie_model::unit::{Artifact, LIBRARY_UNIT};
 use crosstie_model::{Digest, ServiceName, UnitName};
+use crosstie_xslt::Sheet;
 use serde_json::Value;
 
 use crate::outgoings::OpenOutgoings;
@@ -26,6 +28,7 @@ pub(crate) struct Live {
     pub snapshot: Arc<Snapshot>,
     services: HashMap<ServiceName, Arc<dyn LoadedService>>,
     dictionaries: HashMap<String, Arc<Value>>,
+    stylesheets: HashMap<String, FoundStylesheet>,
     /// Connections to other systems.
     pub outgoings: OpenOutgoings,
 }
@@ -41,6 +44,10 @@ impl ServiceDirectory for Live {
 
     fn outgoing(&self, name: &str) -> Option<FoundOutgoing> {
         self.outgoings.found.get(name).cloned()
+    }
+
+    fn stylesheet(&self, name: &str) -> Option<FoundStylesheet> {
+        self.stylesheets.get(name).cloned()
     }
 }
 
@@ -61,6 +68,10 @@ impl ServiceDirectory for CurrentDirectory {
 
     fn outgoing(&self, name: &str) -> Option<FoundOutgoing> {
         self.0.load().outgoing(name)
+    }
+
+    fn stylesheet(&self, name: &str) -> Option<FoundStylesheet> {
+        self.0.load().stylesheet(name)
     }
 }
 
@@ -167,6 +178,31 @@ impl Loader {
                 _ => None,
             })
             .collect();
-        Live { snapshot: Arc::new(snapshot), services, dictionaries, outgoings: OpenOutgoings::default() }
+        let stylesheets = snapshot
+            .definitions
+            .iter()
+            .filter_map(|(id, body)| match body {
+                DefinitionBody::Stylesheet(definition) => {
+                    Some((id.name.to_string(), compiled(id.name.as_str(), definition)))
+                }
+                _ => None,
+            })
+            .collect();
+        let outgoings = OpenOutgoings::default();
+        Live { snapshot: Arc::new(snapshot), services, dictionaries, stylesheets, outgoings }
+    }
+}
+
+/// A stylesheet, compiled unless the previous snapshot has it. Checks keep one that does not compile out of the ODB;
+/// should one be there all the same, what uses it is not available, and nothing else.
+fn compiled(name: &str, definition: &StylesheetDefinition) -> FoundStylesheet {
+    match Sheet::open(definition) {
+        Ok(sheet) => Ok(Arc::new(sheet)),
+        Err(faults) => {
+            let reason: Vec<_> = faults.into_iter().map(|fault| fault.detail).collect();
+            let reason = reason.join("; ");
+            tracing::error!(stylesheet = name, reason, "a stylesheet does not compile");
+            Err(reason.into())
+        }
     }
 }

@@ -9,6 +9,8 @@
 //! are called `item`. `null` is `xsi:nil="true"`. A character that a name cannot hold is written `_xHHHH_`; one
 //! that XML cannot hold at all becomes U+FFFD.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::chars::trim;
@@ -62,6 +64,32 @@ pub(crate) fn add(members: &mut Map<String, Value>, name: &str, value: Value) {
             members.insert(name.to_owned(), value);
         }
     }
+}
+
+/// Makes arrays of what elements of these local names became where there was one of them: a list of one looks like
+/// none otherwise.
+pub fn make_arrays(value: &mut Value, names: &BTreeSet<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                make_arrays(member, names);
+                if !member.is_array() && names.contains(name) {
+                    *member = Value::Array(vec![member.take()]);
+                }
+            }
+        }
+        Value::Array(members) => members.iter_mut().for_each(|member| make_arrays(member, names)),
+        _ => {}
+    }
+}
+
+/// The document whose element `root` is `value`.
+#[must_use]
+pub fn document(root: &str, value: &Value) -> String {
+    let mut writer = Writer::document();
+    writer.prefer("xsi", XSI);
+    write(&mut writer, "", root, value, Scalars::Plain);
+    writer.finish()
 }
 
 /// Whether scalars say of which type they are, with `xsi:type`.
@@ -185,6 +213,17 @@ mod tests {
         );
         assert_eq!(written(&json!("\u{1}"), Scalars::Plain), "<response>\u{fffd}</response>");
         assert!(written(&json!(1.5), Scalars::Typed).contains("ns2:type=\"ns1:double\">1.5</"));
+    }
+
+    #[test]
+    fn lists_of_one_become_arrays_where_that_is_wanted() {
+        let names = BTreeSet::from(["line".to_owned(), "tag".to_owned()]);
+        let mut value = json!({"line": {"tag": "a"}, "other": {"line": ["b", {"tag": null}]}, "tags": "c"});
+        make_arrays(&mut value, &names);
+        assert_eq!(
+            value,
+            json!({"line": [{"tag": ["a"]}], "other": {"line": ["b", {"tag": [null]}]}, "tags": "c"})
+        );
     }
 
     fn tree() -> impl Strategy<Value = Value> {

@@ -172,6 +172,11 @@ fn check_definitions(snapshot: &Snapshot, faults: &mut BTreeSet<StateFault>) {
                 fault(&found.pointer, found.detail);
             }
         }
+        if let DefinitionBody::Stylesheet(stylesheet) = body {
+            for found in crosstie_xslt::faults(stylesheet) {
+                fault(&found.pointer, found.detail);
+            }
+        }
         if let DefinitionBody::Security(security) = body {
             for found in credentials::faults_of(&id.name, security) {
                 fault(&found.pointer, found.detail);

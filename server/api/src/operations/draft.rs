@@ -116,6 +116,10 @@ const MINIMAL_WSDL: &str = r#"<definitions xmlns="http://schemas.xmlsoap.org/wsd
     <service name="S"><port name="P" binding="a:B"><soap:address location="http://localhost/"/></port></service>
 </definitions>"#;
 
+/// A stylesheet for nothing in particular.
+const MINIMAL_STYLESHEET: &str =
+    r#"<xsl:stylesheet version="1.0" xmlns:xsl="http://www.w3.org/1999/XSL/Transform"/>"#;
+
 /// A definition that nothing can be wrong with but its name.
 fn stand_in(kind: DefinitionKind) -> serde_json::Result<DefinitionBody> {
     use serde_json::from_value;
@@ -133,6 +137,9 @@ fn stand_in(kind: DefinitionKind) -> serde_json::Result<DefinitionBody> {
             from_value(json!({"type": "basic_auth", "username": "a"})).map(DefinitionBody::Security)
         }
         DefinitionKind::Service => from_value(json!({})).map(DefinitionBody::Service),
+        DefinitionKind::Stylesheet => {
+            from_value(json!({"text": MINIMAL_STYLESHEET})).map(DefinitionBody::Stylesheet)
+        }
         DefinitionKind::Wsdl => from_value(json!({"text": MINIMAL_WSDL})).map(DefinitionBody::Wsdl),
     }
 }

@@ -4,8 +4,8 @@
 //! declared. What is refused (400) is what [`crosstie_xml`] refuses: a document type declaration, more nesting
 //! than the settings allow, anything not well-formed. The body limit bounds everything else.
 
-use crosstie_xml::untyped::{self, Scalars};
-use crosstie_xml::{Document, Limits, Writer, XmlError, namespace};
+use crosstie_xml::untyped;
+use crosstie_xml::{Document, Limits, XmlError};
 use serde_json::Value;
 
 /// Maps a document that nests at most `depth` deep to JSON.
@@ -21,10 +21,7 @@ pub fn to_json(document: &str, depth: usize) -> Result<Value, XmlError> {
 /// Maps JSON to a document with the root element `response`.
 #[must_use]
 pub fn from_json(value: &Value) -> String {
-    let mut writer = Writer::document();
-    writer.prefer("xsi", namespace::XSI);
-    untyped::write(&mut writer, "", "response", value, Scalars::Plain);
-    writer.finish()
+    untyped::document("response", value)
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ pub const OPENAPI_VERSION: &str = "3.1.1";
 
 /// Makes the document. `title` names the API.
 ///
-/// Channels that are inactive, leave the document by `openapi: false`, or lead to a service that is not
-/// deployed are not in it. Where two channels have one templated path and method, OpenAPI can show one: the
+/// Channels that are inactive, leave the document by `openapi: false`, transform bodies, or lead to a service that
+/// is not deployed are not in it. Where two channels have one templated path and method, OpenAPI can show one: the
 /// more specific.
 #[must_use]
 pub fn document(snapshot: &Snapshot, title: &str) -> Value {
@@ -103,7 +103,7 @@ fn entry<'s>(
     services: &BTreeMap<&str, &'s ServiceDescription>,
 ) -> Option<Entry<'s>> {
     let ChannelDefinition::Rest(rest) = &channel.definition else { return None };
-    if !rest.openapi || !rest.entrance.active {
+    if !rest.openapi || !rest.entrance.active || !rest.transforms.is_empty() {
         return None;
     }
     let pattern = PathPattern::parse(&rest.entrance.path).ok()?;

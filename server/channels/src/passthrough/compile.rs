@@ -19,6 +19,7 @@ use super::headers::{Changes, Withheld};
 use super::observe::Observers;
 use super::routing::{Route, Router};
 use crate::target::Target;
+use crate::transform::Pipelines;
 
 /// What a query's names and values keep as it is: the unreserved characters (RFC 3986, section 2.3).
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -28,6 +29,7 @@ pub(crate) struct PassthroughLimits {
     pub(crate) deadline: Duration,
     pub(crate) max_body: usize,
     pub(crate) body_timeout: Duration,
+    pub(crate) max_depth: usize,
 }
 
 impl Passthrough {
@@ -53,6 +55,7 @@ impl Passthrough {
                 after: definition.after.as_ref().map(&target),
                 bodies: definition.bodies,
             },
+            transforms: Pipelines::new(&definition.transforms, directory, limits.max_depth),
             deadline: limits.deadline,
             max_body: limits.max_body,
             body_timeout: limits.body_timeout,

@@ -10,7 +10,7 @@ use http::Response;
 use http_body::Body as _;
 
 use super::Passing;
-use super::headers::{Changes, Withheld};
+use super::headers::Withheld;
 use crate::response::Outgoing;
 
 /// An outgoing as a channel reaches it.
@@ -90,14 +90,13 @@ fn unfit(error: &ExpandError) -> Failure {
     Failure::bad_request("The path cannot be handed on")
 }
 
-/// The answer as it is handed back.
-pub(super) fn response(answer: HttpAnswer, changes: &Changes) -> Response<Outgoing> {
+/// The answer as it came.
+pub(super) fn response(answer: HttpAnswer) -> Response<Outgoing> {
     let HttpAnswer { status, headers, body, .. } = answer;
     // A body that is over has nothing to be watched for.
     let body = if body.is_end_stream() { Outgoing::empty() } else { Outgoing::Passed(body) };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    changes.apply(response.headers_mut());
     response
 }

@@ -2,8 +2,8 @@
 //!
 //! What can be decided before a request arrives is decided when the routes are built: the outgoings, the paths there,
 //! the changes of header fields. Bodies go on as they come, in both directions, on the reactor that the request came
-//! in on; only a condition on a body, or a service that asks for one, makes it wait to be whole. A small body is
-//! taken whole as well: it has arrived with its head, and a call with a whole body can be repeated.
+//! in on; only a condition on a body, a service that asks for one, or a transformation makes it wait to be whole. A
+//! small body is taken whole as well: it has arrived with its head, and a call with a whole body can be repeated.
 
 mod compile;
 mod forward;
@@ -19,7 +19,8 @@ use bytes::Bytes;
 use crosstie_model::definition::PassthroughChannel;
 use crosstie_model::message::HttpRequest;
 use crosstie_model::outgoing::{CallBody, HttpCall, Pace};
-use crosstie_model::{Failure, Fault, Principal, Snapshot, TraceContext};
+use crosstie_model::{Failure, Fault, Origin, Principal, Snapshot, TraceContext};
+use http::header::{ACCEPT_ENCODING, IF_RANGE, RANGE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Response, Uri};
@@ -30,6 +31,7 @@ use crate::exchange::Exchange;
 use crate::methods::MethodSet;
 use crate::response::Outgoing;
 use crate::rest::{Arrived, aside};
+use crate::transform::{Errand, Pipelines};
 
 pub(crate) use compile::PassthroughLimits;
 use compile::defined;
@@ -50,6 +52,7 @@ pub(crate) struct Passthrough {
     /// What callers show to the channel and nobody else.
     withheld: Withheld,
     observers: Observers,
+    transforms: Pipelines,
     deadline: Duration,
     max_body: usize,
     body_timeout: Duration,
@@ -136,14 +139,51 @@ impl Passthrough {
                 observe::Before::Nothing => {}
             }
         }
-        let answer = route.send(self.call(passing, route, body, deadline)?).await?;
-        let response = forward::response(answer, &self.response_headers);
+        let response = self.exchange(passing, route, body, deadline).await?;
         match (self.observers.after(), seen) {
             (Some(service), Some(seen)) => {
                 self.observers.after_answer(service, seen, response, deadline).await
             }
             _ => Ok(response),
         }
+    }
+
+    /// Sends a request as the other system is to see it; gives its answer as the caller is to see it.
+    async fn exchange(
+        &self,
+        mut passing: Passing,
+        route: &Forward,
+        mut body: CallBody,
+        deadline: Instant,
+    ) -> Result<Response<Outgoing>, Failure> {
+        let cid = passing.trace.cid;
+        let headers = &mut passing.head.headers;
+        if self.transforms.response.is_some() {
+            // What is to be transformed comes whole and uncoded.
+            for name in [ACCEPT_ENCODING, RANGE, IF_RANGE] {
+                headers.remove(name);
+            }
+        }
+        if let (Some(pipeline), CallBody::Full(coded)) = (&self.transforms.request, &body)
+            && !coded.is_empty()
+        {
+            let errand = Errand { cid, origin: Origin::Client, deadline };
+            let plain = Box::pin(coding::decode(headers, coded.clone(), self.max_body)).await?;
+            body = CallBody::Full(Box::pin(pipeline.transform(headers, plain, errand)).await?);
+        }
+        let answer = route.send(self.call(passing, route, body, deadline)?).await?;
+        let mut response = forward::response(answer);
+        if self.transforms.response.is_some() {
+            let errand = Errand { cid, origin: Origin::Upstream, deadline };
+            response = Box::pin(self.transforms.give_out(response, errand)).await?;
+        }
+        self.response_headers.apply(response.headers_mut());
+        Ok(response)
+    }
+
+    /// Whether requests' bodies have to be whole.
+    fn reads_bodies(&self) -> bool {
+        self.router.reads_bodies() || self.observers.bodies.of_requests() || self.transforms.request.is_some()
     }
 
     /// The request's body as it is handed on: whole where anything has to be known of it, or it is small.
@@ -158,7 +198,7 @@ impl Passthrough {
             return Ok(CallBody::Empty);
         };
         let is_small = body.size_hint().exact().is_some_and(|bytes| bytes <= SMALL);
-        if is_small || self.router.reads_bodies() || self.observers.bodies.of_requests() {
+        if is_small || self.reads_bodies() {
             let read = read::read(body, self.max_body, self.body_timeout).await?;
             uploaded.end();
             *whole = Some(read.clone());

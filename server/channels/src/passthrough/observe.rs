@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use crosstie_model::definition::Bodies;
 use crosstie_model::message::{HttpRequest, Message, Payload, Reply, ReplyBody};
 use crosstie_model::{Failure, TraceContext};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use http_body_util::BodyExt as _;
 use serde_json::{Map, Value, json};
 
 use super::Passing;
@@ -59,7 +58,7 @@ impl Observers {
         let (mut head, mut body) = response.into_parts();
         let mut raw = Bytes::new();
         if self.bodies.of_answers() {
-            raw = whole(body).await?;
+            raw = body.whole().await?.unwrap_or_default();
             body = Outgoing::Whole(raw.clone());
         }
         let message = Message {
@@ -151,22 +150,6 @@ fn described(status: StatusCode, headers: &HeaderMap) -> Value {
         fields.insert(name.as_str().to_owned(), Value::String(joined));
     }
     json!({"status": status.as_u16(), "headers": fields})
-}
-
-/// The whole body of an answer.
-async fn whole(body: Outgoing) -> Result<Bytes, Failure> {
-    let mut body = match body {
-        Outgoing::Whole(bytes) => return Ok(bytes),
-        Outgoing::Passed(body) => body,
-        Outgoing::Stream(_) => return Ok(Bytes::new()),
-    };
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(Failure::from)?.into_data() {
-            all.extend_from_slice(&data);
-        }
-    }
-    Ok(all.freeze())
 }
 
 /// The request as the service before sees it: `body` is what it may see of that.

@@ -12,6 +12,7 @@ use super::name::DefinitionName;
 use super::passthrough::PassthroughChannel;
 use super::rate_limit::RateRule;
 use super::soap::SoapChannel;
+use super::transform::Transforms;
 use crate::failure::Fault;
 use crate::names::ServiceName;
 
@@ -129,6 +130,17 @@ impl ChannelDefinition {
         }
     }
 
+    /// What it makes of bodies; `None` where it cannot make anything of them.
+    #[must_use]
+    pub fn transforms(&self) -> Option<&Transforms> {
+        match self {
+            Self::Rest(channel) => Some(&channel.transforms),
+            Self::Http(channel) => Some(&channel.transforms),
+            Self::Passthrough(channel) => Some(&channel.transforms),
+            Self::Jsonrpc(_) | Self::Soap(_) | Self::Amqp(_) => None,
+        }
+    }
+
     /// The services the channel leads to.
     #[must_use]
     pub fn services(&self) -> Vec<ServiceName> {
@@ -169,7 +181,9 @@ impl ChannelDefinition {
             Self::Soap(channel) => channel.faults(),
             Self::Passthrough(channel) => channel.faults(),
             Self::Amqp(channel) => channel.faults(),
-            _ => Vec::new(),
+            Self::Rest(channel) => channel.transforms.faults(),
+            Self::Http(channel) => channel.transforms.faults(),
+            Self::Jsonrpc(_) => Vec::new(),
         }
     }
 }
@@ -236,9 +250,13 @@ pub struct RestChannel {
     /// The format of bodies; by Content-Type and Accept when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_format: Option<DataFormat>,
-    /// Whether the channel appears in the generated OpenAPI document.
+    /// Whether the channel appears in the generated OpenAPI document. One that transforms bodies never does: the
+    /// document would describe others than callers send and get.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub openapi: bool,
+    /// What it makes of bodies.
+    #[serde(flatten)]
+    pub transforms: Transforms,
     /// Path, security, limits.
     #[serde(flatten)]
     pub entrance: HttpEntrance,
@@ -253,6 +271,9 @@ pub struct PlainHttpChannel {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(pattern(r"^[A-Z]{1,20}$")))]
     pub methods: Vec<String>,
+    /// What it makes of bodies.
+    #[serde(flatten)]
+    pub transforms: Transforms,
     /// Path, security, limits.
     #[serde(flatten)]
     pub entrance: HttpEntrance,

@@ -16,6 +16,8 @@ mod rate_limit;
 mod security;
 mod service;
 mod soap;
+mod stylesheet;
+mod transform;
 mod wsdl;
 
 use std::collections::HashMap;
@@ -53,6 +55,8 @@ pub use security::{
 };
 pub use service::ServiceSettings;
 pub use soap::{Mtom, SoapChannel, SoapVersion};
+pub use stylesheet::StylesheetDefinition;
+pub use transform::{JsonToXml, TransformStep, Transforms, XmlToJson, XsltStep};
 pub use wsdl::WsdlDefinition;
 
 use crate::failure::Fault;
@@ -75,14 +79,23 @@ pub enum DefinitionKind {
     Security,
     /// Run-time settings of a service that its code should not decide.
     Service,
+    /// A transformation of XML.
+    Stylesheet,
     /// The description of a SOAP service.
     Wsdl,
 }
 
 impl DefinitionKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 6] =
-        [Self::Channel, Self::Dictionary, Self::Outgoing, Self::Security, Self::Service, Self::Wsdl];
+    pub const ALL: [Self; 7] = [
+        Self::Channel,
+        Self::Dictionary,
+        Self::Outgoing,
+        Self::Security,
+        Self::Service,
+        Self::Stylesheet,
+        Self::Wsdl,
+    ];
 
     /// The kind's word.
     #[must_use]
@@ -93,6 +106,7 @@ impl DefinitionKind {
             Self::Outgoing => "outgoing",
             Self::Security => "security",
             Self::Service => "service",
+            Self::Stylesheet => "stylesheet",
             Self::Wsdl => "wsdl",
         }
     }
@@ -152,6 +166,8 @@ pub enum DefinitionBody {
     Security(SecurityDefinition),
     /// Settings of a service.
     Service(ServiceSettings),
+    /// A transformation of XML.
+    Stylesheet(StylesheetDefinition),
     /// The description of a SOAP service.
     Wsdl(WsdlDefinition),
 }
@@ -239,6 +255,11 @@ const SHAPES: &[Shape] = &[
         schema: || schemars::schema_for!(DictionaryDefinition),
     },
     Shape { kind: DefinitionKind::Service, tag: None, schema: || schemars::schema_for!(ServiceSettings) },
+    Shape {
+        kind: DefinitionKind::Stylesheet,
+        tag: None,
+        schema: || schemars::schema_for!(StylesheetDefinition),
+    },
     Shape { kind: DefinitionKind::Wsdl, tag: None, schema: || schemars::schema_for!(WsdlDefinition) },
 ];
 
@@ -314,6 +335,7 @@ impl Definition {
             DefinitionKind::Outgoing => serde_json::from_value(value).map(DefinitionBody::Outgoing),
             DefinitionKind::Security => serde_json::from_value(value).map(DefinitionBody::Security),
             DefinitionKind::Service => serde_json::from_value(value).map(DefinitionBody::Service),
+            DefinitionKind::Stylesheet => serde_json::from_value(value).map(DefinitionBody::Stylesheet),
             DefinitionKind::Wsdl => serde_json::from_value(value).map(DefinitionBody::Wsdl),
         };
         let body = decoded.map_err(|error| fault("", error.to_string()))?;
@@ -353,7 +375,12 @@ impl Definition {
                 };
                 let connection = channel.connection().map(|name| ("/connection".to_owned(), name));
                 let outgoings = connection.into_iter().chain(channel.outgoings()).map(outgoing);
-                credentials.into_iter().chain(described).chain(outgoings).collect()
+                let stylesheet = |(pointer, name): (String, &DefinitionName)| {
+                    (pointer, DefinitionId { kind: DefinitionKind::Stylesheet, name: name.clone() })
+                };
+                let stylesheets = channel.transforms().map(Transforms::stylesheets).unwrap_or_default();
+                let stylesheets = stylesheets.into_iter().map(stylesheet);
+                credentials.into_iter().chain(described).chain(outgoings).chain(stylesheets).collect()
             }
             DefinitionBody::Outgoing(outgoing) => {
                 let credentials = outgoing.security().into_iter().map(security);
@@ -412,15 +439,24 @@ pub fn references_in(kind: DefinitionKind, body: &Value) -> Vec<(String, Definit
     let routes = routes.into_iter().flatten().enumerate();
     let routed = routes
         .filter_map(|(index, route)| Some((format!("/routes/{index}/outgoing"), route.get("outgoing")?)));
+    let steps = transform::FIELDS.iter().filter(|_| kind == DefinitionKind::Channel);
+    let steps = steps.flat_map(|field| {
+        let steps = body.get(field).and_then(Value::as_array).into_iter().flatten().enumerate();
+        steps.filter_map(move |(index, step)| {
+            Some((format!("/{field}/{index}/xslt/stylesheet"), step.pointer("/xslt/stylesheet")?))
+        })
+    });
     fields
         .chain(members.map(|(index, member)| (format!("/any_of/{index}"), member)))
         .chain(routed)
+        .chain(steps)
         .filter_map(|(pointer, name)| {
             let name = name.as_str()?.parse().ok()?;
             let kind = match pointer.as_str() {
                 "/wsdl" => DefinitionKind::Wsdl,
                 "/connection" => DefinitionKind::Outgoing,
                 pointer if pointer.ends_with("/outgoing") => DefinitionKind::Outgoing,
+                pointer if pointer.ends_with("/stylesheet") => DefinitionKind::Stylesheet,
                 _ => DefinitionKind::Security,
             };
             Some((pointer, DefinitionId { kind, name }))

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::channel::HttpEntrance;
 use super::name::DefinitionName;
+use super::transform::Transforms;
 use crate::failure::Fault;
 use crate::names::ServiceName;
 use crate::outgoing::PathTemplate;
@@ -49,6 +50,9 @@ pub struct PassthroughChannel {
     /// Which bodies those services see. Such a body is read whole before it is handed on.
     #[serde(default, skip_serializing_if = "Bodies::is_none")]
     pub bodies: Bodies,
+    /// What it makes of bodies. The services above see what callers send and get.
+    #[serde(flatten)]
+    pub transforms: Transforms,
     /// Path, security, limits.
     #[serde(flatten)]
     pub entrance: HttpEntrance,
@@ -201,7 +205,7 @@ impl PassthroughChannel {
 
     /// What is wrong that a schema cannot say.
     pub(super) fn faults(&self) -> Vec<Fault> {
-        let mut faults = Vec::new();
+        let mut faults = self.transforms.faults();
         let mut fault = |pointer: String, detail: String| faults.push(Fault { pointer, detail });
         if let Some(path) = &self.forward_path
             && let Err(error) = PathTemplate::parse(path)

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crosstie_model::outgoing::FoundOutgoing;
 use crosstie_model::ports::{DataStore, LoadedService, ServiceDirectory};
+use crosstie_model::transform::FoundStylesheet;
 use crosstie_model::{Failure, Message, Reply, ReplyBody, ServiceName};
 use pyo3::prelude::*;
 use serde_json::Value;
@@ -112,6 +113,10 @@ impl Host {
 
     pub(crate) fn outgoing(&self, name: &str) -> Option<FoundOutgoing> {
         self.directory()?.outgoing(name)
+    }
+
+    pub(crate) fn stylesheet(&self, name: &str) -> Option<FoundStylesheet> {
+        self.directory()?.stylesheet(name)
     }
 
     fn directory(&self) -> Option<Arc<dyn ServiceDirectory>> {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crosstie_model::outgoing::{OutgoingError, Trouble};
+use crosstie_model::transform::{TransformError, TransformTrouble};
 use crosstie_model::{Cid, Failure, FailureKind, Fault, Origin, ServiceName};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -164,6 +165,21 @@ pub(crate) fn from_outgoing(py: Python<'_>, error: &OutgoingError) -> PyErr {
         if error.failure.origin == Origin::Upstream {
             value.setattr(intern!(py, "origin"), UPSTREAM)?;
         }
+        value.setattr(intern!(py, "reason"), error.trouble.as_str())?;
+        value.setattr(intern!(py, "detail"), error.detail.as_str())
+    };
+    described().map_or_else(|error| error, |()| exception)
+}
+
+/// The exception for a document that could not be transformed. A caller is told what is wrong with the document, which
+/// is its own as a rule; the service finds all of it in the exception's attributes.
+pub(crate) fn from_transform(py: Python<'_>, error: &TransformError) -> PyErr {
+    if error.trouble == TransformTrouble::Misuse {
+        return PyValueError::new_err(error.detail.clone());
+    }
+    let exception = to_exception(py, &error.failure(Origin::Client));
+    let described = || -> PyResult<()> {
+        let value = exception.value(py);
         value.setattr(intern!(py, "reason"), error.trouble.as_str())?;
         value.setattr(intern!(py, "detail"), error.detail.as_str())
     };

@@ -15,4 +15,5 @@ mod limits;
 mod models;
 mod outgoing;
 mod support;
+mod transform;
 mod units;

@@ -16,6 +16,7 @@ use crosstie_model::ports::{
     ServiceDirectory,
 };
 use crosstie_model::settings::PythonSettings;
+use crosstie_model::transform::FoundStylesheet;
 use crosstie_model::unit::{Artifact, ArtifactKind};
 use crosstie_model::{Failure, Message, Payload, Reply};
 use crosstie_runtime::archive;
@@ -37,6 +38,7 @@ pub(crate) struct Directory {
     pub(crate) services: Mutex<HashMap<String, Arc<dyn LoadedService>>>,
     pub(crate) dictionaries: Mutex<HashMap<String, Arc<Value>>>,
     pub(crate) outgoings: Mutex<HashMap<String, FoundOutgoing>>,
+    pub(crate) stylesheets: Mutex<HashMap<String, FoundStylesheet>>,
 }
 
 impl ServiceDirectory for Directory {
@@ -50,6 +52,10 @@ impl ServiceDirectory for Directory {
 
     fn outgoing(&self, name: &str) -> Option<FoundOutgoing> {
         self.outgoings.lock().unwrap().get(name).cloned()
+    }
+
+    fn stylesheet(&self, name: &str) -> Option<FoundStylesheet> {
+        self.stylesheets.lock().unwrap().get(name).cloned()
     }
 }
 

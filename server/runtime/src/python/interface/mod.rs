@@ -13,6 +13,7 @@ mod security;
 mod service;
 mod soap;
 mod tables;
+mod transform;
 
 pub(crate) use data::Data;
 pub(crate) use http::{Headers, Http};
@@ -22,3 +23,4 @@ pub(crate) use request::{Channel, Request};
 pub(crate) use response::{Response, Written};
 pub(crate) use service::ServiceBase;
 pub(crate) use tables::{Dictionaries, Table};
+pub(crate) use transform::Transforms;

@@ -14,7 +14,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use serde_json::Value;
 
-use super::{Channel, Data, Dictionaries, HttpFamily, Logger, Out, Request, Response, SoapFamily};
+use super::{
+    Channel, Data, Dictionaries, HttpFamily, Logger, Out, Request, Response, SoapFamily, Transforms,
+};
 use crate::python::codec;
 use crate::python::context::{self, Call};
 use crate::python::{config, failure, host_call, json};
@@ -96,6 +98,11 @@ impl ServiceBase {
     #[getter]
     fn soap(&self) -> PyResult<SoapFamily> {
         Ok(SoapFamily::new(Arc::clone(self.call()?)))
+    }
+
+    #[getter]
+    fn transform(&self) -> PyResult<Transforms> {
+        Ok(Transforms::new(Arc::clone(self.call()?)))
     }
 
     #[getter]

@@ -178,7 +178,7 @@ fn encoded(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
 }
 
 /// The bytes that `value` holds, if it is such an object.
-pub(super) fn bytes_of(value: &Bound<'_, PyAny>) -> Option<Bytes> {
+pub(in crate::python::interface) fn bytes_of(value: &Bound<'_, PyAny>) -> Option<Bytes> {
     if let Ok(bytes) = value.cast::<PyBytes>() {
         return Some(Bytes::copy_from_slice(bytes.as_bytes()));
     }

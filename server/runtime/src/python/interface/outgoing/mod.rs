@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use amqp::AmqpFamily;
 pub(crate) use answer::HttpResponse;
+pub(super) use arguments::bytes_of;
 pub(crate) use http::HttpFamily;
 pub(crate) use soap::SoapFamily;
 use sql::SqlFamily;
