@@ -95,6 +95,53 @@ fn a_request_and_its_answer_are_handed_on_as_they_are() {
 }
 
 #[test]
+fn messages_of_soap_are_handed_on_to_the_address_of_their_system() {
+    let environment = Environment::start().unwrap();
+    let (billing, gifts) = (echo("billing"), echo("gifts"));
+    let outgoing = |address: String| json!({"type": "soap", "wsdl": "files", "address": address, "security": "login", "query": {"v": "2"}});
+    let at = "/s:Envelope/s:Body/f:Store/f:name";
+    let namespaces = json!({"s": "http://schemas.xmlsoap.org/soap/envelope/", "f": "urn:files"});
+    apply(
+        &environment,
+        &json!({
+            "wsdl": {"files": {"text": include_str!("../../server/outgoing/tests/soap/files.wsdl")}},
+            "security": {"login": {"type": "basic_auth", "username": "us", "password": "own-password"}},
+            "outgoing": {
+                "billing": outgoing(format!("{}/services/billing", billing.url())),
+                "gifts": outgoing(format!("{}/gifts", gifts.url())),
+            },
+            "channel": {"soap": {"type": "passthrough", "path": "/soap/{rest:path}", "outgoing": "billing", "routes": [
+                {"outgoing": "gifts", "xpath": {"at": at, "namespaces": namespaces, "one_of": ["gift"]}},
+            ]}},
+        }),
+    );
+    environment.wait_for_status("/soap/a", 200);
+    let message = |name: &str| {
+        format!(
+            "<e:Envelope xmlns:e='http://schemas.xmlsoap.org/soap/envelope/'><e:Body><Store xmlns='urn:files'>\
+             <name>{name}</name></Store></e:Body></e:Envelope>"
+        )
+    };
+    let send = |name: &str| {
+        let http = environment.http().header("SOAPAction", "\"urn:store\"");
+        http.post("/soap/any/where", "text/xml; charset=utf-8", message(name).as_bytes()).unwrap().json()
+    };
+    let said = send("invoice");
+    assert_eq!((&said["system"], &said["method"]), (&json!("billing"), &json!("POST")));
+    assert_eq!(said["target"], "/services/billing?v=2", "it has one address, whatever was asked for");
+    assert_eq!(
+        (&said["body"], &said["type"]),
+        (&json!(message("invoice")), &json!("text/xml; charset=utf-8"))
+    );
+    assert_eq!(said["authorization"], "Basic dXM6b3duLXBhc3N3b3Jk");
+    assert_eq!(billing.last().unwrap().header("soapaction"), "\"urn:store\"");
+    assert_eq!(
+        (send("gift")["system"].as_str(), send("gift")["target"].as_str()),
+        (Some("gifts"), Some("/gifts?v=2"))
+    );
+}
+
+#[test]
 fn routes_choose_by_field_body_and_chance() {
     let (environment, _one, _two) = started(&json!({
         "routed": {"type": "passthrough", "path": "/routed/{id}", "outgoing": "one", "routes": [
