@@ -31,6 +31,7 @@ mod requests;
 mod secured;
 mod soap_echo;
 mod stage;
+mod transformation;
 mod upstream;
 mod watch;
 mod yardstick;
@@ -117,7 +118,7 @@ fn main() -> Result<ExitCode> {
 type Measure = fn(&Plan) -> Result<Vec<Row>>;
 
 /// By the names that `--only` chooses from.
-const MEASUREMENTS: [(&str, Measure); 21] = [
+const MEASUREMENTS: [(&str, Measure); 22] = [
     ("python-rest", python_rest::measure),
     ("message-log", messages::measure),
     ("passthrough", passthrough::measure),
@@ -127,6 +128,7 @@ const MEASUREMENTS: [(&str, Measure); 21] = [
     ("classic-header", classic::by_header),
     ("classic-pointer", classic::by_pointer),
     ("classic-xpath", classic::by_xpath),
+    ("classic-xslt", transformation::measure),
     ("classic-secured", secured::measure),
     ("memory-and-start", memory::measure),
     ("hot-deploy", deploys::one),

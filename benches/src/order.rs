@@ -2,11 +2,16 @@
 
 /// The pieces of one form.
 pub(crate) struct Form {
-    open: &'static str,
-    line: &'static str,
-    between: &'static str,
-    note: &'static str,
-    close: &'static str,
+    /// The beginning, with what every order has.
+    pub open: &'static str,
+    /// One line.
+    pub line: &'static str,
+    /// What stands between two lines.
+    pub between: &'static str,
+    /// What stands between the lines and the text of the note.
+    pub note: &'static str,
+    /// The end.
+    pub close: &'static str,
 }
 
 /// With the customer's country at `/order/customer/country`.
