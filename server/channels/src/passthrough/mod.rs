@@ -9,6 +9,7 @@ mod compile;
 mod forward;
 mod headers;
 mod observe;
+mod pointers;
 mod routing;
 mod upload;
 

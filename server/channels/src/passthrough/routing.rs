@@ -11,11 +11,13 @@ use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 use super::forward::Forward;
+use super::pointers::Pointers;
 
 /// The outgoings of a channel, and who takes what.
 pub(super) struct Router {
     /// In the order in which they are tried.
     routes: Vec<Route>,
+    pointers: Pointers,
     otherwise: Forward,
 }
 
@@ -32,22 +34,23 @@ pub(super) enum Way {
 pub(super) struct Route {
     forward: Forward,
     header: Option<(HeaderName, BTreeSet<String>)>,
-    pointer: Option<PointerCondition>,
+    /// The place of its value among those of all pointers.
+    pointer: Option<(usize, PointerCondition)>,
     xpath: Option<(LocationPath, BTreeSet<String>)>,
     /// Of `u64::MAX`, and the field that chooses.
     share: Option<(u64, Option<HeaderName>)>,
 }
 
 /// A body, looked at once for all routes.
-#[derive(Default)]
-struct Looked {
-    json: Option<Option<Value>>,
+struct Looked<'a> {
+    pointers: &'a Pointers,
+    json: Option<Option<Vec<Option<Value>>>>,
     xml: Option<Option<Document<'static>>>,
 }
 
-impl Looked {
-    fn json(&mut self, body: &Bytes) -> Option<&Value> {
-        self.json.get_or_insert_with(|| serde_json::from_slice(body).ok()).as_ref()
+impl Looked<'_> {
+    fn json(&mut self, body: &Bytes, place: usize) -> Option<&Value> {
+        self.json.get_or_insert_with(|| self.pointers.values(body)).as_ref()?.get(place)?.as_ref()
     }
 
     fn xml(&mut self, headers: &HeaderMap, body: &Bytes) -> Option<&Document<'static>> {
@@ -70,7 +73,7 @@ impl Route {
                 .header
                 .as_ref()
                 .and_then(|header| Some((name(&header.name)?, header.one_of.clone()))),
-            pointer: definition.pointer.clone(),
+            pointer: definition.pointer.clone().map(|condition| (0, condition)),
             xpath: definition.xpath.as_ref().and_then(|xpath| {
                 let path = LocationPath::parse(&xpath.at, &xpath.namespaces).ok()?;
                 Some((path, xpath.one_of.clone()))
@@ -85,7 +88,13 @@ impl Route {
         self.pointer.is_some() || self.xpath.is_some()
     }
 
-    fn takes(&self, headers: &HeaderMap, body: &Bytes, looked: &mut Looked, trace: &TraceContext) -> bool {
+    fn takes(
+        &self,
+        headers: &HeaderMap,
+        body: &Bytes,
+        looked: &mut Looked<'_>,
+        trace: &TraceContext,
+    ) -> bool {
         self.has_header(headers)
             && self.has_pointer(body, looked)
             && self.has_xpath(headers, body, looked)
@@ -98,15 +107,14 @@ impl Route {
         values.any(|value| one_of.is_empty() || one_of.contains(value.trim()))
     }
 
-    fn has_pointer(&self, body: &Bytes, looked: &mut Looked) -> bool {
-        let Some(condition) = &self.pointer else { return true };
-        let found = looked.json(body).and_then(|json| json.pointer(&condition.at));
-        found.is_some_and(|found| {
+    fn has_pointer(&self, body: &Bytes, looked: &mut Looked<'_>) -> bool {
+        let Some((place, condition)) = &self.pointer else { return true };
+        looked.json(body, *place).is_some_and(|found| {
             condition.one_of.is_empty() || condition.one_of.iter().any(|one| same(one, found))
         })
     }
 
-    fn has_xpath(&self, headers: &HeaderMap, body: &Bytes, looked: &mut Looked) -> bool {
+    fn has_xpath(&self, headers: &HeaderMap, body: &Bytes, looked: &mut Looked<'_>) -> bool {
         let Some((path, one_of)) = &self.xpath else { return true };
         let Some(document) = looked.xml(headers, body) else { return false };
         path.values(document).any(|value| one_of.is_empty() || one_of.contains(value.trim()))
@@ -124,8 +132,12 @@ impl Route {
 
 impl Router {
     /// Routes in the order in which they are tried, and where the rest goes.
-    pub(super) fn new(routes: Vec<Route>, otherwise: Forward) -> Self {
-        Self { routes, otherwise }
+    pub(super) fn new(mut routes: Vec<Route>, otherwise: Forward) -> Self {
+        let mut pointers = Pointers::default();
+        for (place, condition) in routes.iter_mut().filter_map(|route| route.pointer.as_mut()) {
+            *place = pointers.add(&condition.at);
+        }
+        Self { routes, pointers, otherwise }
     }
 
     /// Whether bodies have to be whole for it.
@@ -135,7 +147,7 @@ impl Router {
 
     /// Who takes a request. `body` is without content coding, and empty where no route looks at it.
     pub(super) fn choose(&self, headers: &HeaderMap, body: &Bytes, trace: &TraceContext) -> Way {
-        let mut looked = Looked::default();
+        let mut looked = Looked { pointers: &self.pointers, json: None, xml: None };
         let found = self.routes.iter().position(|route| route.takes(headers, body, &mut looked, trace));
         found.map_or(Way::Otherwise, Way::Route)
     }
