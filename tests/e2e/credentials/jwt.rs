@@ -164,6 +164,9 @@ fn keys_and_secrets_that_cannot_be_used_are_refused_when_they_are_applied() {
     let said =
         refused("mixed", &json!({"type": "jwt", "public_keys": signer.public(), "algorithms": ["HS256"]}));
     assert!(said.contains("security/mixed/algorithms/0"), "{said}");
+    let said = refused("short", &json!({"type": "jwt", "secret": "thirty-one-bytes-are-not-enough"}));
+    assert!(said.contains("security/short/secret") && said.contains("32 bytes"), "{said}");
+    assert!(!said.contains("thirty-one"), "{said}");
     let said = refused("plain", &json!({"type": "jwt", "jwks_url": "http://id.example/keys"}));
     assert!(said.contains("security/plain/jwks_url") && said.contains("https"), "{said}");
 }

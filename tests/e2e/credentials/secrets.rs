@@ -162,17 +162,18 @@ fn mistakes(environment: &Environment) -> String {
             "outgoing: {{m: {{type: amqp, address: 'http://u:{basic}@x', username: u, password: {basic}}}}}\n"
         ),
         format!("outgoing: {{m: {{type: rest, address: 'https://u:{basic}@x'}}}}\n"),
-        format!(
-            "outgoing: {{m: {{type: rest, address: 'https://x', tls: {{certificate: c, key: {basic}}}}}}}\n"
-        ),
     ] {
         let outcome = environment.command(&["apply", "-f", "-"]).unwrap().input(text.clone()).run().unwrap();
         assert_ne!(outcome.code, 0, "{text}");
         told += &outcome.stdout;
         told += &outcome.stderr;
     }
-    // What a worker alone can tell is stored, and keeps later changes from being applied.
-    environment.run(&["delete", "security", "m"]).unwrap().success().unwrap();
+    // What a server alone can tell, by its own files, closes the outgoing: that is told as well.
+    let nonsense = json!({"outgoing": {"m": {"type": "rest", "address": "https://x", "tls": {"certificate": "c", "key": basic}}}});
+    apply(environment, &nonsense);
+    told += &environment.run(&["get", "outgoing", "-o", "json"]).unwrap().success().unwrap().stdout;
+    assert!(told.contains("certificate"), "{told}");
+    environment.run(&["delete", "outgoing", "m"]).unwrap().success().unwrap();
     told
 }
 

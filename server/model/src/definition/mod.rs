@@ -568,6 +568,7 @@ mod tests {
             (json!({"type": "jwt", "jwks_url": url, "public_keys": "x"}), "/public_keys"),
             (json!({"type": "jwt", "jwks_url": url, "secret": "env:S"}), "/secret"),
             (json!({"type": "jwt", "public_keys": "x", "secret": "env:S"}), "/secret"),
+            (json!({"type": "jwt", "secret": "thirty-one bytes are not enough"}), "/secret"),
             (json!({"type": "jwt", "public_keys": "x", "algorithms": ["RS256", "HS256"]}), "/algorithms/1"),
             (json!({"type": "jwt", "secret": "env:S", "algorithms": ["RS256"]}), "/algorithms/0"),
             (json!({"type": "jwt", "jwks_url": url, "algorithms": ["none"]}), "/algorithms/0"),

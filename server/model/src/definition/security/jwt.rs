@@ -7,7 +7,10 @@ use super::token::{TokenRules, address_faults};
 use super::{is_keep, keep};
 use crate::definition::ClientTls;
 use crate::failure::Fault;
-use crate::secret::SecretRef;
+use crate::secret::{SecretRef, SecretSource};
+
+/// The length of the shortest hash, which a secret must have at least (RFC 7518, section 3.2), in bytes.
+const SHORTEST_SECRET: usize = 32;
 
 /// A signed token (JWT, RFC 7519) that the caller sends as `Authorization: Bearer …` (RFC 6750). Its keys come
 /// from exactly one of `jwks_url`, `public_keys` and `secret`. It must have an end (`exp`).
@@ -108,6 +111,14 @@ impl Jwt {
         }
         if !self.has_secret() && !is_keep(&self.secret) {
             fault("/secret", "there are public keys already; keys come from one place");
+        }
+        // Only what is written out can be told before it is stored; a key that nobody can use would keep every
+        // later change from being applied.
+        if let (true, SecretSource::Plain(text)) = (self.has_secret(), self.secret.source())
+            && !is_keep(&self.secret)
+            && text.len() < SHORTEST_SECRET
+        {
+            fault("/secret", "has less than 32 bytes, which HS256 needs at least");
         }
         if self.tls.is_some() && self.jwks_url.is_none() {
             fault("/tls", "belongs to jwks_url, which is missing");
