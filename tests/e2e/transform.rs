@@ -100,6 +100,36 @@ class Typed(Service):
         return {"got": self.request.payload, "total": 12}
 
 
+class Beside(Service):
+    """Has XSLT of its own: the same libraries in the same process, told to read files and to bear errors."""
+
+    name = "beside"
+    channels = [http("/beside")]
+
+    def handle(self):
+        import sys, tempfile
+        # The distribution's, which a server's own environment does not have.
+        sys.path.append("/usr/lib/python3/dist-packages")
+        from lxml import etree
+        file = tempfile.NamedTemporaryFile("w")
+        file.write("<read/>")
+        file.flush()
+        place = "file://" + file.name
+        head = "<xsl:stylesheet version='1.0' xmlns:xsl='http://www.w3.org/1999/XSL/Transform'>"
+        reading = f"<xsl:template match='/'><xsl:copy-of select=\"document('{place}')\"/></xsl:template>"
+        seen = []
+        for number in range(50):
+            own = etree.XSLT(etree.XML(head + reading + "</xsl:stylesheet>"))
+            seen.append(str(own(etree.XML("<a/>"))).split("\n")[1])
+            xml = self.transform["purchase"](f"<order id='{number}'/>")
+            seen.append(self.transform.from_xml(xml)["@number"] == str(number))
+            try:
+                self.transform["purchase"](f"<order id='1' read='{place}'/>")
+            except InternalServerError as error:
+                seen.append(error.reason)
+        return sorted({str(one) for one in seen})
+
+
 class Failing(Service):
     name = "failing"
     channels = [http("/failing")]
@@ -212,6 +242,14 @@ fn services_transform(environment: &Environment) {
         environment.log_tail("server.log").contains("order 7")
     });
     assert!(!environment.log_tail("server.log").contains("root:x:"), "a file was read");
+    // Last, as it says more than the log's tail holds.
+    let beside = environment.http().get("/beside").unwrap();
+    assert_eq!(
+        beside.json(),
+        json!(["<read/>", "True", "forbidden"]),
+        "{}",
+        environment.log_tail("server.log")
+    );
 }
 
 fn passthrough_channels_transform(environment: &Environment, upstream: &Upstream) {

@@ -441,6 +441,52 @@ mod tests {
         assert_eq!(of(json!([{"xslt": {"stylesheet": "wraps"}}]), "<wait/>").0, 504);
     }
 
+    /// The answer that becomes of one with this status, coding and body.
+    fn answered(status: u16, coding: Option<&str>, body: Outgoing) -> Result<(HeaderMap, Bytes), u16> {
+        let id = DefinitionId { kind: DefinitionKind::Channel, name: DefinitionName::new("c").unwrap() };
+        let steps = json!([{"xslt": {"stylesheet": "wraps"}}]);
+        let body_of = json!({"type": "http", "path": "/a", "service": "s", "response_transform": steps});
+        let DefinitionBody::Channel(channel) = Definition::from_value(id, body_of).unwrap().body else {
+            panic!()
+        };
+        let pipelines = Pipelines::new(channel.transforms().unwrap(), &Directory, MAX_DOCUMENT_DEPTH);
+        let mut response = Response::new(body);
+        *response.status_mut() = status.try_into().unwrap();
+        for (name, value) in [(CONTENT_TYPE, Some("text/xml")), (CONTENT_ENCODING, coding), (ETAG, Some("1"))]
+        {
+            value.map(|value| response.headers_mut().insert(name, value.parse().unwrap()));
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let errand = Errand { cid: TraceContext::new_root().cid, origin: Origin::Upstream, deadline };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let given = pipelines.give_out(response, errand).await;
+            let (head, body) = given.map_err(|failure| failure.http_status())?.into_parts();
+            Ok((head.headers, body.whole().await.unwrap().unwrap()))
+        })
+    }
+
+    #[test]
+    fn answers_are_transformed_whole_and_without_their_coding() {
+        let coded = || {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut encoder, b"<a/>").unwrap();
+            Bytes::from(encoder.finish().unwrap())
+        };
+        let (headers, body) = answered(201, Some("gzip"), Outgoing::Whole(coded())).unwrap();
+        assert_eq!(body, "<w c='None' p='[]'><a/></w>");
+        assert!(!headers.contains_key(CONTENT_ENCODING) && !headers.contains_key(ETAG), "{headers:?}");
+        // What is no success, and what is nothing, stays as it is.
+        let (headers, body) = answered(404, Some("gzip"), Outgoing::Whole(coded())).unwrap();
+        assert!(body == coded() && headers.contains_key(CONTENT_ENCODING) && headers.contains_key(ETAG));
+        assert_eq!(answered(200, None, Outgoing::empty()).unwrap().1, "");
+        let broken = Bytes::from_static(b"no gzip");
+        assert_eq!(answered(200, Some("gzip"), Outgoing::Whole(broken.clone())).unwrap_err(), 502);
+        assert_eq!(answered(200, Some("zip"), Outgoing::Whole(broken)).unwrap_err(), 502);
+        let stream = futures_util::stream::empty();
+        assert_eq!(answered(200, None, Outgoing::Stream(Box::pin(stream))).unwrap_err(), 500);
+    }
+
     #[test]
     fn what_a_step_cannot_be_is_told_with_its_place() {
         let channel = channel(json!([
