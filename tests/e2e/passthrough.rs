@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crosstie_test_support::http::raw;
 use crosstie_test_support::{Asked, Environment, Said, Upstream, wait_until};
 use serde_json::{Value, json};
 
@@ -92,6 +93,22 @@ fn a_request_and_its_answer_are_handed_on_as_they_are() {
     assert_eq!(said["target"], "/base/new/a/b/of/7?own=q&q");
     assert_eq!((&said["tenant"], &said["cookie"]), (&json!("acme"), &json!("")));
     assert_eq!((moved.header("x-own"), moved.header("x-backend")), ("y", ""));
+
+    // What has no body says how long it would be.
+    let own = format!("http://{}", environment.address());
+    apply(
+        &environment,
+        &json!({
+            "outgoing": {"own": {"type": "http", "address": own}},
+            "channel": {"own": {"type": "passthrough", "path": "/own/{rest:path}", "outgoing": "own",
+                "forward_path": "/{rest:path}"}},
+        }),
+    );
+    let whole = environment.wait_for_status("/own/health/live", 200).text().len();
+    let ask = b"HEAD /own/health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let head = raw(environment.address(), ask, Duration::from_secs(60)).unwrap();
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    assert!(head.contains(&format!("\r\ncontent-length: {whole}\r\n")), "{head}");
 }
 
 #[test]

@@ -531,7 +531,9 @@ pub(crate) async fn conclude(
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if exchange.method == Method::HEAD {
+        // Another system's answer to a HEAD has no body either, and says itself how long it would be.
         if let Outgoing::Whole(bytes) = &body
+            && !bytes.is_empty()
             && head.status != StatusCode::NO_CONTENT
             && head.status != StatusCode::NOT_MODIFIED
         {
