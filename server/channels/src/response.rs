@@ -4,13 +4,12 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use crosstie_model::Failure;
 use crosstie_model::kept::PassingBody;
-use crosstie_model::outgoing::{AnswerBody, OutgoingError};
+use crosstie_model::outgoing::{AnswerBody, OutgoingError, whole_answer};
 use futures_util::Stream;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt as _;
 
 use crate::exchange::Exchange;
 use crate::ports::STATUS_CALLER_GONE;
@@ -43,18 +42,11 @@ impl Outgoing {
     /// # Errors
     /// Another system's answer breaks off, or is beyond its limits.
     pub(crate) async fn whole(self) -> Result<Option<Bytes>, Failure> {
-        let mut body = match self {
-            Self::Whole(bytes) => return Ok(Some(bytes)),
-            Self::Passed(body) => body,
-            Self::Stream(_) => return Ok(None),
-        };
-        let mut all = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.map_err(Failure::from)?.into_data() {
-                all.extend_from_slice(&data);
-            }
+        match self {
+            Self::Whole(bytes) => Ok(Some(bytes)),
+            Self::Passed(body) => Ok(Some(whole_answer(body).await?)),
+            Self::Stream(_) => Ok(None),
         }
-        Ok(Some(all.freeze()))
     }
 }
 

@@ -23,7 +23,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use serde_json::Value;
 
 use crate::body::decode::too_deep;
-use crate::body::media::Media;
+use crate::body::media::{Media, charset};
 use crate::body::{INLINE_DECODE_BYTES, coding};
 use crate::response::Outgoing;
 use crate::rest::{Arrived, aside};
@@ -281,12 +281,6 @@ fn json_to_xml(body: &[u8], root: &str, depth: usize) -> Result<Vec<u8>, String>
         Some(detail) => Err(detail),
         None => Ok(untyped::document(root, &value).into_bytes()),
     }
-}
-
-/// The charset that a media type names.
-fn charset(content_type: Option<&HeaderValue>) -> Option<String> {
-    let media: mime::Mime = content_type?.to_str().ok()?.parse().ok()?;
-    media.get_param(mime::CHARSET).map(|charset| charset.as_str().to_owned())
 }
 
 /// What keeps a channel from opening that only a whole snapshot can tell.

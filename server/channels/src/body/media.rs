@@ -69,6 +69,12 @@ impl Media {
     }
 }
 
+/// The charset that a Content-Type names, as it is written there.
+pub(crate) fn charset(content_type: Option<&HeaderValue>) -> Option<String> {
+    let media: mime::Mime = content_type?.to_str().ok()?.parse().ok()?;
+    media.get_param(mime::CHARSET).map(|charset| charset.as_str().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

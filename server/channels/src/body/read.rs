@@ -30,19 +30,32 @@ pub(crate) async fn read(body: PatientBody, limit: usize, patience: Duration) ->
     }
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > limit {
-        return Err(Failure::new(FailureKind::PayloadTooLarge, Origin::Client)
-            .with_text(format!("The request body is larger than {limit} bytes")));
+        return Err(too_large(limit));
     }
     match tokio::time::timeout(patience, collect(body, declared, limit)).await {
         Ok(result) => result,
-        Err(_) => {
-            let mut failure = Failure::new(FailureKind::BadRequest, Origin::Client)
-                .with_text("The request body did not arrive in time");
-            failure.status = Some(408);
-            failure.retryable = true;
-            Err(failure)
-        }
+        Err(_) => Err(too_slow()),
     }
+}
+
+/// 413: a body is beyond its limit.
+pub(crate) fn too_large(limit: usize) -> Failure {
+    Failure::new(FailureKind::PayloadTooLarge, Origin::Client)
+        .with_text(format!("The request body is larger than {limit} bytes"))
+}
+
+/// 408: a body takes too long.
+pub(crate) fn too_slow() -> Failure {
+    let mut failure = Failure::new(FailureKind::BadRequest, Origin::Client)
+        .with_text("The request body did not arrive in time");
+    failure.status = Some(408);
+    failure.retryable = true;
+    failure
+}
+
+/// 400: a body ended before its end, or is framed wrongly.
+pub(crate) fn broken() -> Failure {
+    Failure::new(FailureKind::BadRequest, Origin::Client).with_text("The request body is broken")
 }
 
 async fn collect(mut body: PatientBody, declared: usize, limit: usize) -> Result<Bytes, Failure> {
@@ -50,15 +63,12 @@ async fn collect(mut body: PatientBody, declared: usize, limit: usize) -> Result
     let mut rest: Option<BytesMut> = None;
     let mut length = 0usize;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| {
-            Failure::new(FailureKind::BadRequest, Origin::Client).with_text("The request body is broken")
-        })?;
+        let frame = frame.map_err(|_| broken())?;
         // Trailers say nothing a service could use.
         let Ok(data) = frame.into_data() else { continue };
         length = length.saturating_add(data.len());
         if length > limit {
-            return Err(Failure::new(FailureKind::PayloadTooLarge, Origin::Client)
-                .with_text(format!("The request body is larger than {limit} bytes")));
+            return Err(too_large(limit));
         }
         match &mut rest {
             Some(rest) => rest.extend_from_slice(&data),

@@ -7,11 +7,13 @@ use crosstie_model::definition::{PassthroughChannel, PointerCondition, Route as 
 use crosstie_model::{Fault, TraceContext};
 use crosstie_xml::xpath::LocationPath;
 use crosstie_xml::{Document, Limits, decode};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 use super::forward::Forward;
 use super::pointers::Pointers;
+use crate::body::media::charset;
 
 /// The outgoings of a channel, and who takes what.
 pub(super) struct Router {
@@ -55,7 +57,7 @@ impl Looked<'_> {
 
     fn xml(&mut self, headers: &HeaderMap, body: &Bytes) -> Option<&Document<'static>> {
         let read = || {
-            let text = decode(body, charset(headers).as_deref()).ok()?;
+            let text = decode(body, charset(headers.get(CONTENT_TYPE)).as_deref()).ok()?;
             let limits = Limits { bytes: body.len().saturating_mul(2).max(1), ..Limits::default() };
             Document::parse(text.into_owned(), &limits).ok()
         };
@@ -179,13 +181,6 @@ fn same(one: &Value, other: &Value) -> bool {
         (Some(one), Some(other)) => one.to_bits() == other.to_bits(),
         _ => one == other,
     }
-}
-
-/// The charset that the media type names.
-fn charset(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?;
-    let media: mime::Mime = text.parse().ok()?;
-    media.get_param("charset").map(|charset| charset.as_str().to_owned())
 }
 
 /// How far up chances reach for so many of 100.

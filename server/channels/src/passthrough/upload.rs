@@ -7,11 +7,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use crosstie_model::{Failure, FailureKind, Origin};
+use crosstie_model::Failure;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::body::PatientBody;
+use crate::body::read::{broken, too_large, too_slow};
 
 /// How far a body came. Shared with whoever has to know once it is on its way.
 #[derive(Clone, Default)]
@@ -67,19 +68,6 @@ impl Upload {
     }
 }
 
-fn too_large(limit: usize) -> Failure {
-    Failure::new(FailureKind::PayloadTooLarge, Origin::Client)
-        .with_text(format!("The request body is larger than {limit} bytes"))
-}
-
-fn too_slow() -> Failure {
-    let mut failure = Failure::new(FailureKind::BadRequest, Origin::Client)
-        .with_text("The request body did not arrive in time");
-    failure.status = Some(408);
-    failure.retryable = true;
-    failure
-}
-
 impl Body for Upload {
     type Data = Bytes;
     type Error = Failure;
@@ -103,11 +91,7 @@ impl Body for Upload {
                     return Poll::Ready(None);
                 }
                 Some(Ok(frame)) => frame,
-                Some(Err(_)) => {
-                    let broken = Failure::new(FailureKind::BadRequest, Origin::Client)
-                        .with_text("The request body is broken");
-                    return Poll::Ready(Some(Err(broken)));
-                }
+                Some(Err(_)) => return Poll::Ready(Some(Err(broken()))),
             };
             // Trailers are not handed on.
             let Ok(data) = frame.into_data() else { continue };

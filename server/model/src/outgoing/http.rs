@@ -1,11 +1,12 @@
 //! Calls of external systems over HTTP.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, Version};
 use http_body::Body;
 
@@ -92,6 +93,32 @@ pub struct HttpAnswer {
 
 /// The body of an answer: within its size limit and in time, or an error. Dropping it cuts the rest off.
 pub type AnswerBody = Pin<Box<dyn Body<Data = Bytes, Error = OutgoingError> + Send>>;
+
+/// Most memory set aside on a Content-Length's word alone, in bytes.
+const TRUSTED_LENGTH: usize = 1 << 20;
+
+/// All of an answer's body in one piece; one that came as one is not copied. Trailers are left out.
+///
+/// # Errors
+/// It breaks off, is late, or beyond its size limit.
+pub async fn whole_answer(mut body: AnswerBody) -> Result<Bytes, OutgoingError> {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            let more = usize::try_from(body.size_hint().lower()).unwrap_or_default();
+            all.reserve(first.len() + data.len() + more.min(TRUSTED_LENGTH));
+            all.extend_from_slice(&first);
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
 
 impl fmt::Debug for CallBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

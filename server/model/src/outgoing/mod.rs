@@ -25,7 +25,7 @@ pub use amqp::{
     AmqpQueue, AmqpQueueKind, AmqpSettle, AmqpValue, RETRY_MARK, Unroutable,
 };
 pub use error::{OutgoingError, Trouble};
-pub use http::{AnswerBody, CallBody, HttpAnswer, HttpCall, HttpOutgoing, Pace};
+pub use http::{AnswerBody, CallBody, HttpAnswer, HttpCall, HttpOutgoing, Pace, whole_answer};
 pub use soap::{AnsweredFault, EnvelopeCall, SoapAnswer, SoapCall, SoapCallHeader, SoapError, SoapOutgoing};
 pub use sql::{
     Access, Begin, Columns, Isolation, Named, Parameters, Refusal, RefusedBecause, SqlCall, SqlError,

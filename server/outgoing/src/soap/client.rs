@@ -4,18 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use crosstie_model::TraceContext;
 use crosstie_model::definition::{OutgoingFormat, SoapEndpoint};
 use crosstie_model::outgoing::{
-    AnswerBody, CallBody, Connection, EnvelopeCall, HttpAnswer, HttpCall, HttpOutgoing, OutgoingError, Pace,
-    Ping, Pong, SoapAnswer, SoapCall, SoapError, SoapOutgoing, Trouble,
+    CallBody, Connection, EnvelopeCall, HttpAnswer, HttpCall, HttpOutgoing, OutgoingError, Pace, Ping, Pong,
+    SoapAnswer, SoapCall, SoapError, SoapOutgoing, Trouble, whole_answer,
 };
 use crosstie_xml::soap::{Package, Version};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
 
 use super::INLINE_BYTES;
 use super::answer::Arrived;
@@ -110,26 +108,6 @@ async fn aside<T: Send + 'static>(
     done.unwrap_or_else(|_| Err(OutgoingError::new(Trouble::Broken, "the server stops").into()))
 }
 
-/// A body in one piece; one that came as one is not copied.
-async fn whole(mut body: AnswerBody) -> Result<Bytes, OutgoingError> {
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if first.is_empty() && all.is_empty() {
-            first = data;
-            continue;
-        }
-        if all.is_empty() {
-            let more = usize::try_from(body.size_hint().lower()).unwrap_or_default();
-            all.reserve(first.len() + data.len() + more.min(1 << 20));
-            all.extend_from_slice(&first);
-        }
-        all.extend_from_slice(&data);
-    }
-    Ok(if all.is_empty() { first } else { all.freeze() })
-}
-
 /// The version that an envelope is of, as far as its beginning tells.
 fn version_of(envelope: &[u8]) -> Option<Version> {
     let head = envelope.get(..envelope.len().min(HEAD)).unwrap_or_default();
@@ -165,7 +143,7 @@ impl SoapOutgoing for SoapClient {
         }
         let answer = self.post(fields, body, call.trace, call.deadline, Pace::Whole).await?;
         let HttpAnswer { status, headers: fields, body, .. } = answer;
-        let body = whole(body).await?;
+        let body = whole_answer(body).await?;
         let (inner, name, operation) = (Arc::clone(&self.inner), self.name().to_owned(), call.operation);
         let arrived = Arrived { status, fields, body };
         aside(arrived.body.len(), move || {

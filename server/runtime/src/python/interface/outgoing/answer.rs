@@ -4,14 +4,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use crosstie_model::Failure;
 use crosstie_model::definition::OutgoingFormat;
 use crosstie_model::message::{ReplyBody, ReplyStream};
-use crosstie_model::outgoing::{AnswerBody, HttpAnswer, OutgoingError, Trouble};
+use crosstie_model::outgoing::{AnswerBody, HttpAnswer, OutgoingError, Trouble, whole_answer};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
 use pyo3::intern;
@@ -45,29 +44,9 @@ pub(super) async fn receive(answer: HttpAnswer, stream: bool) -> Result<Received
     let body = if stream {
         ReceivedBody::Stream(Arc::new(tokio::sync::Mutex::new(Some(body))))
     } else {
-        ReceivedBody::Whole(read_all(body).await?)
+        ReceivedBody::Whole(whole_answer(body).await?)
     };
     Ok(Received { status, headers, body })
-}
-
-/// A body in one piece; one that came as one is not copied.
-async fn read_all(mut body: AnswerBody) -> Result<Bytes, OutgoingError> {
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if first.is_empty() && all.is_empty() {
-            first = data;
-            continue;
-        }
-        if all.is_empty() {
-            let more = usize::try_from(body.size_hint().lower()).unwrap_or_default();
-            all.reserve(first.len() + data.len() + more.min(1 << 20));
-            all.extend_from_slice(&first);
-        }
-        all.extend_from_slice(&data);
-    }
-    Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
 /// The next piece that holds something.
@@ -293,7 +272,7 @@ impl HttpResponse {
             };
             let rest = stream.lock().await.take();
             let bytes = match rest {
-                Some(rest) => read_all(rest).await?,
+                Some(rest) => whole_answer(rest).await?,
                 None => Bytes::new(),
             };
             *kept.lock().unwrap_or_else(PoisonError::into_inner) = ReceivedBody::Whole(bytes.clone());
