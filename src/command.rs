@@ -107,7 +107,7 @@ enum Command {
     Worker(internal::WorkerArguments),
     /// Check an artifact that arrives on standard input
     #[command(hide = true)]
-    CheckUnit,
+    CheckUnit(internal::CheckArguments),
     /// Run a load balancer
     #[command(subcommand, hide = true)]
     Lb(lb::Command),
@@ -178,7 +178,7 @@ impl CommandLine {
         let context = Context { directory: dir, server, output: Output::new(output) };
         let outcome = match self.command {
             Command::Worker(arguments) => return internal::worker(&arguments),
-            Command::CheckUnit => return internal::check_unit(),
+            Command::CheckUnit(arguments) => return internal::check_unit(&arguments),
             Command::Lb(command) => return lb::run(&command),
             Command::Start(arguments) if arguments.foreground => {
                 return lifecycle::start_foreground(&context, &arguments).unwrap_or_else(|e| failed(&e));
@@ -222,7 +222,7 @@ impl Command {
             Self::Venv(command) => venv::run(context, &command),
             Self::Completion(arguments) => completion::run(&arguments),
             // These end in an exit code of their own and were taken before.
-            Self::Server(_) | Self::Worker(_) | Self::CheckUnit | Self::Lb(_) => Ok(()),
+            Self::Server(_) | Self::Worker(_) | Self::CheckUnit(_) | Self::Lb(_) => Ok(()),
         }
     }
 }

@@ -30,6 +30,12 @@ pub(crate) struct WorkerArguments {
     accepted: AcceptedSettings,
 }
 
+#[derive(Args)]
+pub(crate) struct CheckArguments {
+    /// The virtual environment the services will run with
+    venv: PathBuf,
+}
+
 /// Leaves the session of whoever started this process.
 ///
 /// # Errors
@@ -61,6 +67,6 @@ pub(crate) fn worker(arguments: &WorkerArguments) -> ExitCode {
 }
 
 /// Checks the artifact on standard input and describes it on standard output.
-pub(crate) fn check_unit() -> ExitCode {
-    crosstie_runtime::python::check::run()
+pub(crate) fn check_unit(arguments: &CheckArguments) -> ExitCode {
+    crosstie_runtime::python::check::run(&arguments.venv)
 }

@@ -2,8 +2,10 @@
 //!
 //! The child leads a process group of its own, under limits of memory and processor time, with nothing
 //! inherited but three pipes. When it ends, when its time is up, or when the caller loses interest, the
-//! whole group is killed; when the worker dies, the kernel kills the child. One thread per run does all the
-//! waiting, so any number of asynchronous callers cost their runtime nothing; runs are rare (deployments).
+//! whole group is killed; when the worker dies, the kernel kills the child. One thread per process does all
+//! the waiting, so any number of asynchronous callers cost their runtime nothing; runs are rare (deployments).
+//!
+//! A program that takes a while before it reads its input can be started ahead: see [`Prepared`].
 
 #![expect(unsafe_code, reason = "limits are set between fork and exec")]
 
@@ -15,13 +17,15 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::{clock, pidfile};
 use pipes::Pipes;
@@ -30,7 +34,7 @@ use pipes::Pipes;
 pub const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// What to run, and within which limits.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScratchCommand {
     /// The program; [`OWN_PROGRAM`] for this one.
     pub program: PathBuf,
@@ -38,27 +42,24 @@ pub struct ScratchCommand {
     pub arguments: Vec<OsString>,
     /// Its working directory; the caller's when absent.
     pub directory: Option<PathBuf>,
-    /// What it reads on standard input.
-    pub stdin: Vec<u8>,
-    /// How long it may take.
+    /// How long it may take, from the moment it gets its input.
     pub timeout: Duration,
     /// How much address space it may use, in bytes.
     pub memory_limit: Option<u64>,
-    /// How much processor time it may use; rounded up to whole seconds.
+    /// How much processor time it may use, its start included; rounded up to whole seconds.
     pub cpu_limit: Option<Duration>,
     /// How much it may write to standard output, and keeps of standard error, in bytes.
     pub output_limit: usize,
 }
 
 impl ScratchCommand {
-    /// A command that reads nothing, may take 20 seconds and write 16 MiB.
+    /// A command that may take 20 seconds and write 16 MiB.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>, arguments: Vec<OsString>) -> Self {
         Self {
             program: program.into(),
             arguments,
             directory: None,
-            stdin: Vec::new(),
             timeout: Duration::from_secs(20),
             memory_limit: None,
             cpu_limit: None,
@@ -85,7 +86,7 @@ pub struct ScratchOutput {
     pub stdout: Vec<u8>,
     /// Standard error, cut at the limit.
     pub stderr: Vec<u8>,
-    /// How long it ran.
+    /// How long it ran since it got its input.
     pub elapsed: Duration,
 }
 
@@ -112,74 +113,174 @@ pub enum ScratchError {
     /// Its pipes or its end could not be watched.
     #[error("the scratch process could not be watched")]
     Watch(#[source] io::Error),
+    /// It was started ahead, and nothing was asked of it for as long as it was to wait.
+    #[error("the scratch process waited in vain")]
+    Unused,
 }
 
-/// Runs `command` to its end. Dropping the future kills the process with its whole group.
+/// Runs `command` to its end, with `stdin` on its standard input. Dropping the future kills the process with
+/// its whole group.
 ///
 /// # Errors
 /// It could not be started, took too long, or wrote too much. An exit code is no error here.
-pub async fn run(command: ScratchCommand) -> Result<ScratchOutput, ScratchError> {
-    let cancel = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-        .map_err(|error| ScratchError::Start(error.into()))?;
-    let cancel = Arc::new(cancel);
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let watched = Arc::clone(&cancel);
-    // A thread of its own, also because the kernel kills the child when the *thread* that started it ends.
-    std::thread::Builder::new()
-        .name("scratch".into())
-        .spawn(move || {
-            let _ = sender.send(run_here(command, &watched));
-        })
-        .map_err(ScratchError::Start)?;
-    let cancel_on_drop = CancelOnDrop(cancel);
-    let result = receiver.await;
-    drop(cancel_on_drop);
-    result.unwrap_or_else(|_| Err(ScratchError::Watch(io::Error::other("the watching thread ended"))))
+pub async fn run(command: ScratchCommand, stdin: Vec<u8>) -> Result<ScratchOutput, ScratchError> {
+    Prepared::start(command, Some(stdin), Duration::MAX)?.finish().await
 }
 
-struct CancelOnDrop(Arc<EventFd>);
+/// A scratch process that was started before there was anything for it to read. Dropping it kills the process
+/// with its whole group.
+#[derive(Debug)]
+pub struct Prepared {
+    orders: Arc<Orders>,
+    result: oneshot::Receiver<Result<ScratchOutput, ScratchError>>,
+}
 
-impl Drop for CancelOnDrop {
+impl Prepared {
+    /// Starts `command` and lets it wait for its input; it is killed when none came for the time of
+    /// `patience`.
+    ///
+    /// # Errors
+    /// [`ScratchError::Start`]: there is no thread to watch it. Whether the program itself could be started
+    /// is told by [`Self::is_waiting`] and by [`Self::run`].
+    pub fn ahead(command: ScratchCommand, patience: Duration) -> Result<Self, ScratchError> {
+        Self::start(command, None, patience)
+    }
+
+    fn start(
+        command: ScratchCommand,
+        stdin: Option<Vec<u8>>,
+        patience: Duration,
+    ) -> Result<Self, ScratchError> {
+        let orders = Arc::new(Orders::new(stdin).map_err(ScratchError::Start)?);
+        let (sender, result) = oneshot::channel();
+        let followed = Arc::clone(&orders);
+        // A thread of its own, also because the kernel kills the child when the *thread* that started it ends.
+        std::thread::Builder::new()
+            .name("scratch".into())
+            .spawn(move || {
+                let _ = sender.send(run_here(&command, &followed, patience));
+            })
+            .map_err(ScratchError::Start)?;
+        Ok(Self { orders, result })
+    }
+
+    /// Whether the process still waits. It does not when it could not be started, has ended, or has lost its
+    /// patience.
+    pub fn is_waiting(&mut self) -> bool {
+        matches!(self.result.try_recv(), Err(TryRecvError::Empty))
+    }
+
+    /// Gives the process its input and lets it run to its end. Dropping the future kills it.
+    ///
+    /// # Errors
+    /// As those of [`run`], and [`ScratchError::Unused`]: its patience ended just now.
+    pub async fn run(self, stdin: Vec<u8>) -> Result<ScratchOutput, ScratchError> {
+        self.orders.give(stdin);
+        self.finish().await
+    }
+
+    async fn finish(mut self) -> Result<ScratchOutput, ScratchError> {
+        let result = (&mut self.result).await;
+        result.unwrap_or_else(|_| Err(ScratchError::Watch(io::Error::other("the watching thread ended"))))
+    }
+}
+
+impl Drop for Prepared {
     fn drop(&mut self) {
-        let _ = self.0.write(1);
+        self.orders.cancel();
+    }
+}
+
+/// What the watching thread is told from outside.
+#[derive(Debug)]
+struct Orders {
+    /// Becomes readable with every order.
+    bell: EventFd,
+    order: Mutex<Order>,
+}
+
+#[derive(Debug)]
+enum Order {
+    /// Nothing new.
+    None,
+    /// Feed this to the process.
+    Feed(Vec<u8>),
+    /// Kill the process.
+    Cancel,
+}
+
+impl Orders {
+    fn new(stdin: Option<Vec<u8>>) -> io::Result<Self> {
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self { bell, order: Mutex::new(stdin.map_or(Order::None, Order::Feed)) })
+    }
+
+    fn give(&self, stdin: Vec<u8>) {
+        self.set(Order::Feed(stdin));
+    }
+
+    fn cancel(&self) {
+        self.set(Order::Cancel);
+    }
+
+    fn set(&self, order: Order) {
+        *self.order.lock().unwrap_or_else(PoisonError::into_inner) = order;
+        let _ = self.bell.write(1);
+    }
+
+    fn take(&self) -> Order {
+        let _ = self.bell.read();
+        std::mem::replace(&mut *self.order.lock().unwrap_or_else(PoisonError::into_inner), Order::None)
     }
 }
 
 /// Starts the process, feeds and drains it, and waits, on the calling thread.
-fn run_here(mut command: ScratchCommand, cancel: &EventFd) -> Result<ScratchOutput, ScratchError> {
-    let started = Instant::now();
-    let stdin = std::mem::take(&mut command.stdin);
-    let mut child = Group(start(&command).map_err(ScratchError::Start)?);
-    let mut pipes = Pipes::new(&mut child.0, stdin, command.output_limit).map_err(ScratchError::Watch)?;
+fn run_here(
+    command: &ScratchCommand,
+    orders: &Orders,
+    patience: Duration,
+) -> Result<ScratchOutput, ScratchError> {
+    let mut child = Group(start(command).map_err(ScratchError::Start)?);
+    let mut pipes = Pipes::new(&mut child.0, command.output_limit).map_err(ScratchError::Watch)?;
     let pid = Pid::from_raw(i32::try_from(child.0.id()).unwrap_or(i32::MAX));
     let process = pidfile::open_process(pid).map_err(|error| ScratchError::Watch(error.into()))?;
-    let deadline = clock::deadline(command.timeout);
+    // When it got its input; until then it waits as long as its caller's patience lasts.
+    let mut fed = None;
+    let mut deadline = clock::deadline(patience);
     loop {
+        match orders.take() {
+            Order::None => {}
+            Order::Feed(stdin) => {
+                pipes.give(stdin);
+                fed = Some(Instant::now());
+                deadline = clock::deadline(command.timeout);
+            }
+            Order::Cancel => return Err(ScratchError::Watch(io::ErrorKind::Interrupted.into())),
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let stderr = pipes.into_output().1;
-            return Err(ScratchError::TimedOut { limit: command.timeout, stderr });
+            return Err(match fed {
+                Some(_) => ScratchError::TimedOut { limit: command.timeout, stderr },
+                None => ScratchError::Unused,
+            });
         }
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        let (ended, cancelled) = {
+        let ended = {
             let mut watched = vec![
                 PollFd::new(process.as_fd(), PollFlags::POLLIN),
-                PollFd::new(cancel.as_fd(), PollFlags::POLLIN),
+                PollFd::new(orders.bell.as_fd(), PollFlags::POLLIN),
             ];
             pipes.watch(&mut watched);
             match poll(&mut watched, timeout) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(ScratchError::Watch(error.into())),
             }
-            let mut ready = watched.iter().map(|fd| fd.any().unwrap_or(false));
-            (ready.next().unwrap_or(false), ready.next().unwrap_or(false))
+            watched.first().and_then(PollFd::any).unwrap_or(false)
         };
         pipes.transfer().map_err(ScratchError::Watch)?;
         if pipes.too_large() {
             return Err(ScratchError::OutputTooLarge { limit: command.output_limit });
-        }
-        if cancelled {
-            return Err(ScratchError::Watch(io::Error::from(io::ErrorKind::Interrupted)));
         }
         if ended {
             // What the process wrote before its end is in the pipes by now and was just read, unless there
@@ -190,7 +291,8 @@ fn run_here(mut command: ScratchCommand, cancel: &EventFd) -> Result<ScratchOutp
                 return Err(ScratchError::OutputTooLarge { limit: command.output_limit });
             }
             let (stdout, stderr) = pipes.into_output();
-            return Ok(ScratchOutput { end, stdout, stderr, elapsed: started.elapsed() });
+            let elapsed = fed.map(|instant: Instant| instant.elapsed()).unwrap_or_default();
+            return Ok(ScratchOutput { end, stdout, stderr, elapsed });
         }
     }
 }

@@ -1,5 +1,11 @@
-//! What `crosstie check-unit` runs, alone: the tests of this crate start it as their scratch process.
+//! What `crosstie check-unit VENV` runs, alone: the tests of this crate start it as their scratch process.
 
-fn main() -> std::process::ExitCode {
-    crosstie_runtime::python::check::run()
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match std::env::args_os().nth(1).map(PathBuf::from) {
+        Some(venv) => crosstie_runtime::python::check::run(&venv),
+        None => ExitCode::FAILURE,
+    }
 }

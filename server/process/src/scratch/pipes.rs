@@ -14,7 +14,8 @@ const ROUND: usize = 64 * 1024;
 /// What flows between a scratch process and its caller.
 pub(super) struct Pipes {
     stdin: Option<File>,
-    input: Vec<u8>,
+    /// What the process is to read, once that is known.
+    input: Option<Vec<u8>>,
     written: usize,
     stdout: Sink,
     stderr: Sink,
@@ -27,18 +28,23 @@ struct Sink {
 }
 
 impl Pipes {
-    /// Takes the pipes from `child`. `input` goes to its standard input.
-    pub(super) fn new(child: &mut Child, input: Vec<u8>, limit: usize) -> io::Result<Self> {
+    /// Takes the pipes from `child`. Its standard input stays open and empty until [`Self::give`].
+    pub(super) fn new(child: &mut Child, limit: usize) -> io::Result<Self> {
         let stdin = child.stdin.take().map(|pipe| unblocked(pipe.into())).transpose()?;
         let stdout = child.stdout.take().map(|pipe| unblocked(pipe.into())).transpose()?;
         let stderr = child.stderr.take().map(|pipe| unblocked(pipe.into())).transpose()?;
         let sink = |pipe| Sink { pipe, bytes: Vec::new() };
-        Ok(Self { stdin, input, written: 0, stdout: sink(stdout), stderr: sink(stderr), limit })
+        Ok(Self { stdin, input: None, written: 0, stdout: sink(stdout), stderr: sink(stderr), limit })
+    }
+
+    /// Says what goes to standard input, which ends after it.
+    pub(super) fn give(&mut self, input: Vec<u8>) {
+        self.input = Some(input);
     }
 
     /// Adds the open pipes to what poll waits for.
     pub(super) fn watch<'a>(&'a self, watched: &mut Vec<PollFd<'a>>) {
-        if let Some(pipe) = &self.stdin {
+        if let (Some(pipe), Some(_)) = (&self.stdin, &self.input) {
             watched.push(PollFd::new(pipe.as_fd(), PollFlags::POLLOUT));
         }
         for pipe in [&self.stdout.pipe, &self.stderr.pipe].into_iter().flatten() {
@@ -55,16 +61,16 @@ impl Pipes {
     }
 
     fn feed(&mut self) -> io::Result<()> {
-        let Some(pipe) = &mut self.stdin else { return Ok(()) };
-        let rest = self.input.get(self.written..).unwrap_or_default();
+        let (Some(pipe), Some(input)) = (&mut self.stdin, &self.input) else { return Ok(()) };
+        let rest = input.get(self.written..).unwrap_or_default();
         match pipe.write(rest) {
             Ok(count) => self.written += count,
             Err(error) if would_wait(&error) => return Ok(()),
             // The process does not read all of its input; that is its affair.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.written = self.input.len(),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.written = input.len(),
             Err(error) => return Err(error),
         }
-        if self.written >= self.input.len() {
+        if self.written >= input.len() {
             self.stdin = None;
         }
         Ok(())

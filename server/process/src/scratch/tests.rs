@@ -7,7 +7,15 @@ fn shell(script: &str) -> ScratchCommand {
 }
 
 fn run_now(command: ScratchCommand) -> Result<ScratchOutput, ScratchError> {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(command))
+    run_with(command, Vec::new())
+}
+
+fn run_with(command: ScratchCommand, stdin: Vec<u8>) -> Result<ScratchOutput, ScratchError> {
+    block_on(run(command, stdin))
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -20,9 +28,8 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn input_goes_in_and_output_comes_out() {
-    let mut command = shell("cat; echo trouble >&2; exit 3");
-    command.stdin = vec![b'x'; 1_000_000];
-    let output = run_now(command).unwrap();
+    let command = shell("cat; echo trouble >&2; exit 3");
+    let output = run_with(command, vec![b'x'; 1_000_000]).unwrap();
     assert_eq!(output.end, ScratchEnd::Exited(3));
     assert_eq!(output.stdout.len(), 1_000_000);
     assert_eq!(output.stderr, b"trouble\n");
@@ -30,9 +37,8 @@ fn input_goes_in_and_output_comes_out() {
 
 #[test]
 fn a_process_that_ignores_its_input_is_no_error() {
-    let mut command = shell("exit 0");
-    command.stdin = vec![b'x'; 1_000_000];
-    assert_eq!(run_now(command).unwrap().end, ScratchEnd::Exited(0));
+    let output = run_with(shell("exit 0"), vec![b'x'; 1_000_000]).unwrap();
+    assert_eq!(output.end, ScratchEnd::Exited(0));
 }
 
 #[test]
@@ -88,7 +94,7 @@ fn a_caller_that_loses_interest_kills_the_process() {
     let read = || std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<u32>().ok());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
-        let mut running = Box::pin(run(command));
+        let mut running = Box::pin(run(command, Vec::new()));
         let started = Instant::now();
         while read().is_none() {
             assert!(started.elapsed() < Duration::from_secs(20));
@@ -112,4 +118,45 @@ fn nothing_but_the_three_pipes_is_inherited() {
     // 3 is the directory that `ls` itself reads.
     assert_eq!(output.stdout, b"0\n1\n2\n3\n");
     drop(inheritable);
+}
+
+#[test]
+fn a_process_started_ahead_waits_for_its_input_and_then_has_its_whole_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = shell("touch started; read line; echo got $line");
+    command.directory = Some(directory.path().to_owned());
+    command.timeout = Duration::from_secs(20);
+    let mut prepared = Prepared::ahead(command.clone(), Duration::from_secs(200)).unwrap();
+    wait_until("the start", || directory.path().join("started").exists());
+    assert!(prepared.is_waiting());
+    let output = block_on(prepared.run(b"this\n".to_vec())).unwrap();
+    assert_eq!((output.end, output.stdout), (ScratchEnd::Exited(0), b"got this\n".to_vec()));
+
+    command.timeout = Duration::from_millis(100);
+    command.arguments = vec!["-c".into(), "cat; exec sleep 1000".into()];
+    let prepared = Prepared::ahead(command, Duration::from_secs(200)).unwrap();
+    let error = block_on(prepared.run(Vec::new())).unwrap_err();
+    assert!(matches!(error, ScratchError::TimedOut { .. }), "{error:?}");
+}
+
+#[test]
+fn a_process_started_ahead_is_gone_when_it_is_dropped_or_waited_too_long() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pid");
+    let read = || std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let mut command = shell("echo $$ > pid.new; mv pid.new pid; exec cat");
+    command.directory = Some(directory.path().to_owned());
+    let prepared = Prepared::ahead(command.clone(), Duration::from_secs(200)).unwrap();
+    wait_until("the start", || read().is_some());
+    drop(prepared);
+    let dropped = read().unwrap();
+    wait_until("its end", || pidfile::wait_gone(dropped, Duration::from_millis(50)).unwrap());
+
+    let mut prepared = Prepared::ahead(command, Duration::from_millis(100)).unwrap();
+    wait_until("the end of its patience", || !prepared.is_waiting());
+    for program in ["/nonexistent/program", "/bin/true"] {
+        let command = ScratchCommand::new(program, Vec::new());
+        let mut prepared = Prepared::ahead(command, Duration::from_secs(200)).unwrap();
+        wait_until("its end", || !prepared.is_waiting());
+    }
 }

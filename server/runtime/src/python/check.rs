@@ -1,13 +1,14 @@
-//! The check of an artifact in a scratch process: `crosstie check-unit` reads a request on its standard
+//! The check of an artifact in a scratch process: `crosstie check-unit VENV` reads a request on its standard
 //! input and writes one answer on its standard output.
 //!
 //! Called by the management API, which runs the process under a deadline and memory limit, kills it whole
-//! and never runs user code itself. The request is one JSON line that says what follows, then the artifact's
-//! bytes, then the library's. The answer is one JSON object, `{"manifest": …}` or `{"error": …}`; what user
-//! code prints goes to standard error and cannot corrupt it.
+//! and never runs user code itself. The process makes everything ready before it reads, as most of its time
+//! goes into CPython's start, and may be started before there is a request. The request is one JSON line that
+//! says what follows, then the artifact's bytes, then the library's. The answer is one JSON object,
+//! `{"manifest": …}` or `{"error": …}`; what user code prints goes to standard error and cannot corrupt it.
 
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crosstie_model::limits::MAX_ARTIFACT_BYTES;
@@ -27,8 +28,6 @@ const MAX_HEADER_BYTES: usize = 64 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
-    /// The virtual environment the services will run with.
-    venv: PathBuf,
     /// The artifact to check.
     unit: Part,
     /// The shared library it is checked with.
@@ -48,8 +47,6 @@ struct Part {
 /// A decoded request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CheckRequest {
-    /// The virtual environment, absolute.
-    pub venv: PathBuf,
     /// The artifact to check.
     pub unit: Artifact,
     /// The shared library it is checked with.
@@ -80,14 +77,14 @@ pub enum RequestError {
 
 /// The bytes to write to the scratch process.
 #[must_use]
-pub fn encode_request(venv: &Path, unit: &Artifact, library: Option<&Artifact>) -> Vec<u8> {
+pub fn encode_request(unit: &Artifact, library: Option<&Artifact>) -> Vec<u8> {
     let part = |artifact: &Artifact| Part {
         unit: artifact.unit.clone(),
         kind: artifact.kind,
         bytes: artifact.content.len(),
     };
-    let header = Header { venv: venv.to_owned(), unit: part(unit), library: library.map(part) };
-    // A path that is not UTF-8 is the only thing that cannot be written; the reader then refuses the request.
+    let header = Header { unit: part(unit), library: library.map(part) };
+    // Names, kinds and numbers can always be written.
     let mut request = serde_json::to_vec(&header).unwrap_or_default();
     request.push(b'\n');
     request.extend_from_slice(&unit.content);
@@ -121,7 +118,6 @@ pub fn decode_request(input: impl Read) -> Result<CheckRequest, RequestError> {
     }
     let artifact = |part: Part, content: &[u8]| Artifact::new(part.unit, part.kind, content.to_vec().into());
     Ok(CheckRequest {
-        venv: header.venv,
         unit: artifact(header.unit, unit),
         library: header.library.map(|part| artifact(part, library)),
     })
@@ -151,23 +147,19 @@ fn encode_response(mut output: impl Write, result: Result<UnitManifest, LoadErro
     output.flush()
 }
 
-/// The whole life of the scratch process: reads the request, checks it, writes the answer. Standard output
-/// is given away first, so that nothing user code prints reaches it.
+/// The whole life of the scratch process: starts CPython with the virtual environment `venv` (absolute, the
+/// one the services will run with), reads the request, checks it, writes the answer. Standard output is given
+/// away first, so that nothing user code prints reaches it.
 #[must_use]
-pub fn run() -> ExitCode {
-    let answered = output::take().and_then(|output| {
-        let result = match decode_request(io::stdin().lock()) {
-            Ok(request) => check(&request),
-            Err(error) => Err(LoadError { message: error.to_string(), detail: String::new() }),
-        };
-        encode_response(output, result)
-    });
+pub fn run(venv: &Path) -> ExitCode {
+    let answered = output::take().and_then(|output| encode_response(output, answer(venv)));
     if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn check(request: &CheckRequest) -> Result<UnitManifest, LoadError> {
-    interpreter::start(&request.venv, Setting::Check)
-        .map_err(|error| LoadError { message: error.to_string(), detail: String::new() })?;
+fn answer(venv: &Path) -> Result<UnitManifest, LoadError> {
+    let own = |message: String| LoadError { message, detail: String::new() };
+    interpreter::start(venv, Setting::Check).map_err(|error| own(error.to_string()))?;
+    let request = decode_request(io::stdin().lock()).map_err(|error| own(error.to_string()))?;
     Python::attach(|py| runtime::describe(py, &request.unit, request.library.as_ref()))
 }
 
@@ -209,16 +201,15 @@ mod tests {
             ArtifactKind::PythonLibrary,
             b"\n\0binary".as_slice().into(),
         );
-        let request = encode_request(Path::new("/srv/venv"), &artifact(b"line\nline\n"), Some(&library));
+        let request = encode_request(&artifact(b"line\nline\n"), Some(&library));
         let decoded = decode_request(request.as_slice()).unwrap();
         assert_eq!(decoded.unit, artifact(b"line\nline\n"));
         assert_eq!(decoded.library, Some(library));
-        assert_eq!(decoded.venv, Path::new("/srv/venv"));
     }
 
     #[test]
     fn a_request_that_is_cut_is_refused() {
-        let request = encode_request(Path::new("/srv/venv"), &artifact(b"abc"), None);
+        let request = encode_request(&artifact(b"abc"), None);
         for end in 0..request.len() {
             assert!(decode_request(&request[..end]).is_err(), "{end}");
         }

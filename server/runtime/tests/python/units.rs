@@ -249,12 +249,13 @@ fn checked_in(
     let program =
         std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/check_unit");
     let mut child = Command::new(program)
+        .arg(venv)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let request = check::encode_request(venv, artifact, library);
+    let request = check::encode_request(artifact, library);
     child.stdin.take().unwrap().write_all(&request).unwrap();
     check::decode_response(&child.wait_with_output().unwrap().stdout)
 }
