@@ -4,7 +4,9 @@
 //! The same clients make both loads. Each figure counts the same processes: both servers, the load balancer's
 //! agent and HAProxy. What differs is HAProxy's work, and what its connections cost the servers. Both ways are
 //! compared at the same rate, as a request costs the less the busier a server is: half of what the way through
-//! HAProxy takes at most.
+//! HAProxy takes at most. Clients that come directly have made their connections, and shown their certificates,
+//! before the load; HAProxy makes its own when the load comes, so that each load begins with a second that does
+//! not count.
 
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ use crate::{Plan, yardstick};
 const WORKERS: usize = 2;
 /// Connections of every load.
 const CONNECTIONS: usize = 32;
+/// How long every load lasts before it counts.
+const WARM_UP: Duration = Duration::from_secs(1);
 /// HAProxy parses, logs, encrypts and decrypts what a worker does too, and runs no service: a request through
 /// it may cost no more than two.
 const COST: f64 = 2.0;
@@ -92,18 +96,23 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Row>> {
     }
     cluster.wait_until_ready();
     let length = Duration::from_secs(plan.seconds);
-    let most = ways.measure(plan.rounds, |clients| clients.closed_loop(length))?;
+    let most = ways.measure(plan.rounds, length, Clients::closed_loop)?;
     let rate = median(most.through.rates.clone()) / 2.0;
-    let half = ways.measure(plan.rounds, |clients| clients.open_loop(rate, length))?;
+    let half = ways.measure(plan.rounds, length, |clients, length| clients.open_loop(rate, length))?;
     Ok(vec![cost(&half, &most), latency(&half, rate)])
 }
 
 impl Ways<'_> {
-    fn measure(&self, rounds: usize, load: impl Fn(&mut Clients) -> Result<Run>) -> Result<Pair> {
+    fn measure(
+        &self,
+        rounds: usize,
+        length: Duration,
+        load: impl Fn(&mut Clients, Duration) -> Result<Run>,
+    ) -> Result<Pair> {
         let mut pair = Pair::default();
         for _ in 0..rounds {
-            let (direct, direct_run) = self.cost(&self.direct, &load)?;
-            let (through, through_run) = self.cost(&self.through, &load)?;
+            let (direct, direct_run) = self.cost(&self.direct, length, &load)?;
+            let (through, through_run) = self.cost(&self.through, length, &load)?;
             pair.ratios.push(through.total() / direct.total());
             pair.direct.add(direct, &direct_run);
             pair.through.add(through, &through_run);
@@ -115,7 +124,8 @@ impl Ways<'_> {
     fn cost(
         &self,
         entrances: &[Entrance],
-        load: impl Fn(&mut Clients) -> Result<Run>,
+        length: Duration,
+        load: impl Fn(&mut Clients, Duration) -> Result<Run>,
     ) -> Result<(Cost, Run)> {
         let balancer = [
             self.cluster.agent().context("the load balancer's agent does not run")?,
@@ -129,8 +139,9 @@ impl Ways<'_> {
             .collect::<Result<Vec<i32>>>()?;
         let spent = || (cpu_time_of_trees(&servers), cpu_time_of_trees(&balancer));
         let mut clients = Clients::open(entrances, CONNECTIONS, "/greet", BODY)?;
+        load(&mut clients, WARM_UP)?;
         let before = spent();
-        let run = load(&mut clients)?;
+        let run = load(&mut clients, length)?;
         let after = spent();
         #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
         let each =

@@ -64,6 +64,7 @@ impl Answer {
 /// A connection to each worker of some servers.
 pub(crate) struct Watch {
     connections: Vec<Connection>,
+    version: usize,
 }
 
 impl Watch {
@@ -76,7 +77,12 @@ impl Watch {
         for entrance in entrances {
             connections.extend(one_per_worker(entrance, workers)?);
         }
-        Ok(Self { connections })
+        Ok(Self { connections, version: 0 })
+    }
+
+    /// The version that every worker answered with last.
+    pub(crate) fn version(&self) -> usize {
+        self.version
     }
 
     /// Waits until every worker answers with `version`.
@@ -94,6 +100,7 @@ impl Watch {
                 }
             }
             if behind.is_empty() {
+                self.version = version;
                 return Ok(());
             }
             waiting = behind;
