@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use crosstie_model::ports::{DataEntry, DataError, DataStore};
+use crosstie_model::ports::{DataChange, DataEntry, DataError, DataStore};
 use serde_json::Value;
 
 use crate::error::OdbError;
@@ -22,12 +22,38 @@ pub(crate) const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// Longest time to live: a hundred years, so that times stay within their columns.
 pub(crate) const MAX_TTL: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
-/// What a conditional write came to.
-pub(crate) enum SetOutcome {
-    /// It was made; the entry's new version.
-    Set(u64),
-    /// The entry has another version than was expected.
-    Conflict(u64),
+/// An entry has another version than was expected.
+pub(crate) struct Conflict {
+    pub(crate) expected: u64,
+    pub(crate) found: u64,
+}
+
+impl From<Conflict> for DataError {
+    fn from(Conflict { expected, found }: Conflict) -> Self {
+        Self::Conflict { expected, found }
+    }
+}
+
+/// A change within the limits.
+pub(crate) enum Change<'a> {
+    Set { key: &'a str, body: String, ttl: Option<Duration>, expected: Option<u64> },
+    Delete { key: &'a str },
+}
+
+impl<'a> Change<'a> {
+    fn of(change: &DataChange<'a>) -> Result<Self, DataError> {
+        match *change {
+            DataChange::Set { key, value, ttl, expected } => {
+                check_key(key)?;
+                check_ttl(ttl)?;
+                Ok(Self::Set { key, body: body(value)?, ttl, expected })
+            }
+            DataChange::Delete { key } => {
+                check_key(key)?;
+                Ok(Self::Delete { key })
+            }
+        }
+    }
 }
 
 /// The data store of the services, in the ODB.
@@ -69,6 +95,13 @@ fn check_key(key: &str) -> Result<(), DataError> {
     }
 }
 
+fn check_ttl(ttl: Option<Duration>) -> Result<(), DataError> {
+    if ttl.is_some_and(|ttl| ttl.is_zero() || ttl > MAX_TTL) {
+        return Err(DataError::Invalid("a time to live is above zero and at most 100 years".into()));
+    }
+    Ok(())
+}
+
 fn body(value: &Value) -> Result<String, DataError> {
     let body = value.to_string();
     if body.len() > MAX_DATA_VALUE_BYTES {
@@ -101,20 +134,20 @@ impl DataStore for OdbDataStore {
     ) -> Result<u64, DataError> {
         check_key(key)?;
         let body = body(value)?;
-        if ttl.is_some_and(|ttl| ttl.is_zero() || ttl > MAX_TTL) {
-            return Err(DataError::Invalid("a time to live is above zero and at most 100 years".into()));
-        }
-        match run!(self.odb, Write, data::set(key, &body, ttl, expected)).map_err(unreachable)? {
-            SetOutcome::Set(version) => Ok(version),
-            SetOutcome::Conflict(found) => {
-                Err(DataError::Conflict { expected: expected.unwrap_or_default(), found })
-            }
-        }
+        check_ttl(ttl)?;
+        let set = run!(self.odb, Write, data::set(key, &body, ttl, expected)).map_err(unreachable)?;
+        set.map_err(DataError::from)
     }
 
     async fn delete(&self, key: &str) -> Result<bool, DataError> {
         check_key(key)?;
         run!(self.odb, Write, data::delete(key)).map_err(unreachable)
+    }
+
+    async fn change(&self, changes: &[DataChange<'_>]) -> Result<(), DataError> {
+        let changes = changes.iter().map(Change::of).collect::<Result<Vec<_>, _>>()?;
+        let changed = run!(self.odb, Write, data::change(&changes)).map_err(unreachable)?;
+        changed.map_err(DataError::from)
     }
 
     async fn keys(&self, prefix: &str, limit: usize) -> Result<Vec<String>, DataError> {

@@ -73,6 +73,7 @@ on_every_backend! {
     data::compare_and_set_lets_one_of_two_writers_through,
     data::eight_writers_count_to_the_right_number,
     data::entries_lapse_by_the_databases_clock,
+    data::several_changes_are_made_together_or_not_at_all,
     data::keys_are_listed_by_prefix_in_the_order_of_bytes,
     data::values_survive_as_they_are,
     data::what_may_be_used_once_is_used_once_whoever_asks,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crosstie_model::Failure;
 use serde_json::Value;
 
-use crate::rest::aside;
+use crate::aside::aside;
 
 /// How a document is made.
 type Make = Box<dyn Fn() -> Value + Send + Sync>;

@@ -7,6 +7,7 @@
 #![expect(clippy::result_large_err, reason = "the model's failure type; a refusal ends the request")]
 
 pub mod amqp;
+mod aside;
 pub mod body;
 mod builtin;
 pub mod check;

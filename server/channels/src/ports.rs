@@ -162,6 +162,8 @@ pub enum Consumed {
     DeadLetter,
     /// It had been worked on before.
     Duplicate,
+    /// Somebody else was at work on it; it comes again after a pause.
+    Deferred,
     /// It had come before, and comes again after a pause with the count of that.
     Recounted,
     /// It went back to the queue, or its connection was lost.
@@ -170,8 +172,15 @@ pub enum Consumed {
 
 impl Consumed {
     /// Every outcome.
-    pub const ALL: [Self; 6] =
-        [Self::Done, Self::Again, Self::DeadLetter, Self::Duplicate, Self::Recounted, Self::PutBack];
+    pub const ALL: [Self; 7] = [
+        Self::Done,
+        Self::Again,
+        Self::DeadLetter,
+        Self::Duplicate,
+        Self::Deferred,
+        Self::Recounted,
+        Self::PutBack,
+    ];
 
     /// The word for it in metrics.
     #[must_use]
@@ -181,6 +190,7 @@ impl Consumed {
             Self::Again => "again",
             Self::DeadLetter => "dead_letter",
             Self::Duplicate => "duplicate",
+            Self::Deferred => "deferred",
             Self::Recounted => "recounted",
             Self::PutBack => "put_back",
         }

@@ -14,9 +14,10 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
+use crate::aside::{INLINE_BYTES, aside, aside_if_large};
 use crate::body::decode::{Expectation, decode};
 use crate::body::media::Media;
-use crate::body::{INLINE_DECODE_BYTES, xml};
+use crate::body::xml;
 use crate::negotiate::{Choice, Format};
 use crate::response::{Held, Outgoing, Pieces};
 use crate::target::{Permit, Target};
@@ -70,7 +71,7 @@ pub(crate) async fn answer_rest(
     if transforms.request.is_some() {
         take_in(target, transforms, &mut arrived).await?;
     }
-    let payload = if arrived.raw.len() <= INLINE_DECODE_BYTES {
+    let payload = if arrived.raw.len() <= INLINE_BYTES {
         let expected = Expectation { format, input: description.and_then(|d| d.input.as_ref()), depth };
         decode(arrived.raw.clone(), &arrived.media, expected)?
     } else {
@@ -145,16 +146,6 @@ async fn decode_aside(
     .await?
 }
 
-/// Runs work that would hold the reactor too long on a blocking thread.
-///
-/// # Errors
-/// 500 when that thread panicked.
-pub(crate) async fn aside<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::new(FailureKind::Internal, Origin::Platform))
-}
-
 /// Turns a service's reply into a response. `choice` is given where the channel negotiates.
 pub(crate) async fn encode(reply: Reply, choice: Option<Choice>) -> Result<Response<Outgoing>, Failure> {
     let Reply { status, headers, content_type, body, .. } = reply;
@@ -201,11 +192,7 @@ async fn encode_body(
             None | Some(Choice::Take(Format::Json)) => (Outgoing::Whole(bytes), Some(json)),
             Some(Choice::Nothing) => return Err(not_acceptable()),
             Some(Choice::Take(Format::Xml)) => {
-                let document = if bytes.len() <= INLINE_DECODE_BYTES {
-                    to_xml(&bytes)?
-                } else {
-                    aside(move || to_xml(&bytes)).await??
-                };
+                let document = aside_if_large(bytes.len(), move || to_xml(&bytes)).await??;
                 let media = HeaderValue::from_static("application/xml; charset=utf-8");
                 (Outgoing::Whole(document.into()), Some(media))
             }

@@ -22,11 +22,12 @@ use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use serde_json::Value;
 
+use crate::aside::aside_if_large;
+use crate::body::coding;
 use crate::body::decode::too_deep;
 use crate::body::media::{Media, charset};
-use crate::body::{INLINE_DECODE_BYTES, coding};
 use crate::response::Outgoing;
-use crate::rest::{Arrived, aside};
+use crate::rest::Arrived;
 
 const JSON: &str = "application/json";
 const XML: &str = "application/xml; charset=utf-8";
@@ -251,8 +252,7 @@ async fn mapped(
     errand: Errand,
     map: impl FnOnce(&[u8]) -> Result<Vec<u8>, String> + Send + 'static,
 ) -> Result<Body, Failure> {
-    let outcome =
-        if body.len() <= INLINE_DECODE_BYTES { map(&body) } else { aside(move || map(&body)).await? };
+    let outcome = aside_if_large(body.len(), move || map(&body)).await?;
     let wrong = |detail| errand.failed("", &TransformError::new(TransformTrouble::Source, detail));
     let bytes = outcome.map_err(wrong)?.into();
     Ok(Body { bytes, content_type: Some(HeaderValue::from_static(content_type)) })

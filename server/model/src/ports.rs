@@ -125,11 +125,38 @@ pub trait DataStore: Send + Sync {
     /// The store is out of reach.
     async fn delete(&self, key: &str) -> Result<bool, DataError>;
 
+    /// Makes `changes` in one transaction, in their order: all of them, or none.
+    ///
+    /// # Errors
+    /// [`DataError::Conflict`] when what one of them expects does not hold; as for [`Self::set`].
+    async fn change(&self, changes: &[DataChange<'_>]) -> Result<(), DataError>;
+
     /// The live keys that start with `prefix`, sorted, at most `limit`.
     ///
     /// # Errors
     /// The store is out of reach.
     async fn keys(&self, prefix: &str, limit: usize) -> Result<Vec<String>, DataError>;
+}
+
+/// One of several changes of the data store.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum DataChange<'a> {
+    /// As [`DataStore::set`].
+    Set {
+        /// The entry's key.
+        key: &'a str,
+        /// Its value.
+        value: &'a Value,
+        /// How long it lives; for ever when absent.
+        ttl: Option<Duration>,
+        /// The version it must have.
+        expected: Option<u64>,
+    },
+    /// As [`DataStore::delete`].
+    Delete {
+        /// The entry's key.
+        key: &'a str,
+    },
 }
 
 /// One entry of the data store.

@@ -17,7 +17,9 @@ use bytes::Bytes;
 use crosstie_model::cid::TraceContext;
 use crosstie_model::message::{ChannelInfo, HttpRequest};
 use crosstie_model::names::{ServiceName, UnitName};
-use crosstie_model::ports::{Blame, BlameSlot, DataEntry, DataError, DataStore, LoadedService, Runtime as _};
+use crosstie_model::ports::{
+    Blame, BlameSlot, DataChange, DataEntry, DataError, DataStore, LoadedService, Runtime as _,
+};
 use crosstie_model::settings::PythonSettings;
 use crosstie_model::unit::{Artifact, ArtifactKind};
 use crosstie_model::{Message, Payload};
@@ -101,6 +103,9 @@ impl DataStore for Nothing {
     }
     async fn delete(&self, _: &str) -> Result<bool, DataError> {
         Ok(false)
+    }
+    async fn change(&self, _: &[DataChange<'_>]) -> Result<(), DataError> {
+        Ok(())
     }
     async fn keys(&self, _: &str, _: usize) -> Result<Vec<String>, DataError> {
         Ok(Vec::new())

@@ -78,6 +78,15 @@ class Single(Service):
     def handle(self):
         self.data.set(f"effect/{uuid.uuid4()}", self.request.amqp.message_id)
 
+class Stuck(Service):
+    name = "stuck"
+    channels = [amqp("stuck", connection="broker", idempotency="message_id", prefetch=3, deadline_ms=120_000,
+                     retry={"pause_ms": 100})]
+    def handle(self):
+        note(self, self.request.payload)
+        if self.request.payload == "wait":
+            time.sleep(1000)
+
 class Slow(Service):
     name = "slow"
     channels = [amqp("slow", connection="broker", prefetch=5)]
@@ -132,7 +141,7 @@ fn served(broker: &TestPart, environment: &Environment) {
     environment.drop_file("seen.py", SEEN).unwrap();
     environment.wait_for_status("/tell", 200);
     wait_until("the queues are consumed", || {
-        ["orders", "declared", "failing", "deadly", "questions", "single", "slow"]
+        ["orders", "declared", "failing", "deadly", "questions", "single", "stuck", "slow"]
             .iter()
             .all(|queue| consumers(broker, queue) > 0)
     });
@@ -371,6 +380,34 @@ fn duplicates_of_a_message_with_a_key_have_one_effect_and_one_consumer_of_the_cl
     }
     run(&broker, SEND, &json!([said("x"), said("new")]));
     environment.wait_for_json("/count", &json!(4));
+}
+
+/// Nobody knows for two minutes what became of those: they are all that the workers may have in hand.
+#[test]
+fn messages_with_a_key_in_the_hands_of_the_dead_hold_up_no_others() {
+    let (broker, environment) = (plain(), with_metrics().start().unwrap());
+    served(&broker, &environment);
+    let workers = environment.ready_workers().unwrap();
+    let said = |id: String, body: &str| json!({"key": "stuck", "body": body, "said": {"message_id": id}});
+    let waiting: Vec<_> = (0..3 * workers.len()).map(|id| said(format!("wait-{id}"), "\"wait\"")).collect();
+    run(&broker, SEND, &Value::from(waiting.clone()));
+    let begun =
+        || tell(&environment).as_object().unwrap().keys().filter(|key| key.starts_with("wait-")).count();
+    wait_until("the workers have their hands full", || begun() == waiting.len());
+    for worker in workers {
+        processes::send(worker, Signal::SIGKILL).unwrap();
+    }
+    environment.wait_for_status("/tell", 200);
+    run(&broker, SEND, &json!([said("go".into(), "\"go\"")]));
+    wait_until("the next message is worked on", || noted(&environment, "go/1") == json!("go"));
+    assert_eq!(begun(), waiting.len(), "none was worked on again");
+    assert_eq!(look(&broker, "stuck.dead").map_or(0, |(ready, _)| ready), 0, "none is in doubt yet");
+    let deferred = r#"crosstie_amqp_messages_total{channel="stuck:amqp:stuck",outcome="deferred"}"#;
+    wait_until("each was put aside", || {
+        let counted = metrics(&environment);
+        let count = counted.lines().find_map(|line| line.strip_prefix(deferred));
+        count.is_some_and(|count| count.trim().parse::<usize>().unwrap() >= waiting.len())
+    });
 }
 
 #[test]

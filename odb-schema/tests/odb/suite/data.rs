@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crosstie_model::ports::{DataError, DataStore, Nonces};
+use crosstie_model::ports::{DataChange, DataError, DataStore, Nonces};
 use crosstie_odb::{OdbDataStore, OdbNonces};
 use serde_json::{Value, json};
 
@@ -102,6 +102,37 @@ pub(crate) async fn a_deleted_entry_does_not_give_its_version_to_the_next(databa
     assert!(!data.delete("k").await.unwrap());
     assert_eq!(data.get("k").await.unwrap(), None);
     assert_eq!(data.set("k", &json!(2), None, Some(0)).await.unwrap(), 2);
+}
+
+pub(crate) async fn several_changes_are_made_together_or_not_at_all(database: Database) {
+    let data = store(&database);
+    let (one, two) = (json!(1), json!(2));
+    let set = |key, value, expected| DataChange::Set { key, value, ttl: None, expected };
+    let found = async || {
+        let mut found = Vec::new();
+        for key in data.keys("", 10).await.unwrap() {
+            let entry = data.get(&key).await.unwrap().unwrap();
+            found.push((key, entry.value, entry.version));
+        }
+        found
+    };
+    data.set("c", &one, None, None).await.unwrap();
+    let changes = [set("a", &one, Some(0)), set("b", &one, None), DataChange::Delete { key: "c" }];
+    data.change(&changes).await.unwrap();
+    let both = [("a".to_owned(), json!(1), 1), ("b".to_owned(), json!(1), 1)];
+    assert_eq!(found().await, both);
+    let changes = [set("b", &two, None), DataChange::Delete { key: "b" }, set("a", &two, Some(0))];
+    assert_eq!(data.change(&changes).await.unwrap_err(), DataError::Conflict { expected: 0, found: 1 });
+    for bad in [set("", &two, None), DataChange::Delete { key: "" }] {
+        let refused = data.change(&[set("b", &two, None), bad]).await.unwrap_err();
+        assert!(matches!(refused, DataError::Invalid(_)), "{refused:?}");
+    }
+    assert_eq!(found().await, both);
+    let changes =
+        [set("a", &two, Some(1)), DataChange::Delete { key: "b" }, DataChange::Delete { key: "none" }];
+    data.change(&changes).await.unwrap();
+    assert_eq!(found().await, [("a".to_owned(), json!(2), 2)]);
+    data.change(&[]).await.unwrap();
 }
 
 pub(crate) async fn keys_are_listed_by_prefix_in_the_order_of_bytes(database: Database) {

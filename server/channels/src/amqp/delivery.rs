@@ -22,15 +22,18 @@ use super::letter::{Letter, Recount, Scene, Verdict, judge, reason};
 use super::once::{Claim, Known, Memory};
 use super::plan::{Work, dead_queue};
 use super::reply;
+use crate::aside::aside_if_large;
+use crate::body::coding;
 use crate::body::decode::{Expectation, decode};
 use crate::body::media::Media;
-use crate::body::{INLINE_DECODE_BYTES, coding};
 use crate::ports::{Consumed, ConsumedRecord, EntranceObserver};
-use crate::rest::aside;
 
 /// The pause before what could not be done now is tried again; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a message is put aside that somebody else is at work on, in milliseconds, where the channel's pauses
+/// allow.
+const DEFERRED_MS: u32 = 1_000;
 /// How long one attempt to publish may take; the outgoing's own deadline is mostly shorter.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(60);
 /// Carries the trace (W3C Trace Context for AMQP).
@@ -165,7 +168,8 @@ impl Case<'_> {
             match known.claim().await {
                 Ok(Claim::Won) => {}
                 Ok(Claim::Done) => return Some(Ending::of(Consumed::Duplicate)),
-                Ok(Claim::AtWork) | Err(_) => return None,
+                Ok(Claim::AtWork) => return self.defer(known).await,
+                Err(_) => return None,
                 Ok(Claim::InDoubt) => return self.doubt(known).await,
             }
         }
@@ -216,12 +220,8 @@ impl Case<'_> {
             Some(text) => HeaderValue::from_str(text).map_or(Media::Other, |value| Media::of(Some(&value))),
         };
         let (format, depth, input) = (self.desk.settings.data_format, work.max_depth, raw.clone());
-        if raw.len() <= INLINE_DECODE_BYTES {
-            let declared = work.target.description().and_then(|description| description.input.as_ref());
-            return Ok((decode(input, &media, Expectation { format, input: declared, depth })?, raw));
-        }
         let service = work.target.service.clone();
-        let decoded = aside(move || {
+        let decoded = aside_if_large(raw.len(), move || {
             let declared = service.as_ref().and_then(|service| service.description().input.as_ref());
             decode(input, &media, Expectation { format, input: declared, depth })
         });
@@ -322,6 +322,17 @@ impl Case<'_> {
             Some(AmqpQueue { name, make: AmqpQueueKind::Retry { pause_ms } }),
         );
         self.publish(&waiting).await
+    }
+
+    /// Puts a message aside that somebody else is at work on, or was when they died: it must not take the place of
+    /// others in hand until that is known. Gives nothing where it would wait longer than that.
+    async fn defer(&self, known: &Known) -> Option<Ending> {
+        let pause_ms = self.desk.settings.retry.pause_of_at_least(DEFERRED_MS);
+        if Duration::from_millis(pause_ms.into()) > known.lease() {
+            return None;
+        }
+        let put_aside = self.put_aside(self.letter.attempts, pause_ms).await;
+        Some(Ending::of(if put_aside { Consumed::Deferred } else { Consumed::PutBack }))
     }
 
     /// Publishes the message again with the right count: a broker that keeps none would bring it again and again.

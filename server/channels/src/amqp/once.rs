@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crosstie_model::Digest;
-use crosstie_model::ports::{DataError, DataStore};
+use crosstie_model::ports::{DataChange, DataError, DataStore};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
@@ -67,6 +67,11 @@ impl Memory {
 }
 
 impl Known {
+    /// How long somebody at work is taken to be at work, at most.
+    pub(super) fn lease(&self) -> Duration {
+        self.lease
+    }
+
     fn lease_entry(&self) -> String {
         format!("{}/lease", self.entry)
     }
@@ -80,14 +85,21 @@ impl Known {
             (Arc::clone(&self.memory.store), self.entry.clone(), self.lease_entry());
         let (keep, lease) = (self.keep, self.lease);
         let claiming = async move {
-            if let Some(claim) = look(&*store, &entry, &lease_entry).await? {
-                return Ok(claim);
-            }
-            // First: a claim without a lease would be one of the dead.
-            store.set(&lease_entry, &Value::Bool(true), Some(lease), None).await?;
-            match store.set(&entry, &json!({"state": "at_work"}), Some(keep), Some(0)).await {
-                Ok(_) => Ok(Claim::Won),
-                Err(DataError::Conflict { .. }) => Ok(Claim::AtWork),
+            let at_work = json!({"state": "at_work"});
+            let claim = DataChange::Set { key: &entry, value: &at_work, ttl: Some(keep), expected: Some(0) };
+            // Both at once: a claim without a lease would be one of the dead.
+            let hold = DataChange::Set {
+                key: &lease_entry,
+                value: &Value::Bool(true),
+                ttl: Some(lease),
+                expected: None,
+            };
+            match store.change(&[claim, hold]).await {
+                Ok(()) => Ok(Claim::Won),
+                // An entry that is gone again was forgotten by whoever was at work: the next look takes it.
+                Err(DataError::Conflict { .. }) => {
+                    Ok(look(&*store, &entry, &lease_entry).await?.unwrap_or(Claim::AtWork))
+                }
                 Err(error) => Err(error),
             }
         };
@@ -102,8 +114,9 @@ impl Known {
         let (store, entry, lease) = (Arc::clone(&self.memory.store), self.entry.clone(), self.lease_entry());
         let keep = self.keep;
         let noting = async move {
-            store.set(&entry, &json!({"state": "done"}), Some(keep), None).await?;
-            store.delete(&lease).await.map(drop)
+            let done = json!({"state": "done"});
+            let note = DataChange::Set { key: &entry, value: &done, ttl: Some(keep), expected: None };
+            store.change(&[note, DataChange::Delete { key: &lease }]).await
         };
         self.memory.at_the_store(noting).await
     }
@@ -115,8 +128,7 @@ impl Known {
     pub(super) async fn forget(&self) -> Result<(), DataError> {
         let (store, entry, lease) = (Arc::clone(&self.memory.store), self.entry.clone(), self.lease_entry());
         let forgetting = async move {
-            store.delete(&entry).await?;
-            store.delete(&lease).await.map(drop)
+            store.change(&[DataChange::Delete { key: &entry }, DataChange::Delete { key: &lease }]).await
         };
         self.memory.at_the_store(forgetting).await
     }
@@ -147,7 +159,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Mutex;
 
-    /// A store without a clock: what is to end is taken away by the test.
+    /// A store without a clock: what is to end is taken away by the test. Only the first of several changes may
+    /// expect anything.
     #[derive(Default)]
     struct Shelf(Mutex<BTreeMap<String, DataEntry>>);
 
@@ -175,6 +188,20 @@ mod tests {
 
         async fn delete(&self, key: &str) -> Result<bool, DataError> {
             Ok(self.0.lock().unwrap().remove(key).is_some())
+        }
+
+        async fn change(&self, changes: &[DataChange<'_>]) -> Result<(), DataError> {
+            for change in changes {
+                match *change {
+                    DataChange::Set { key, value, ttl, expected } => {
+                        self.set(key, value, ttl, expected).await?;
+                    }
+                    DataChange::Delete { key } => {
+                        self.delete(key).await?;
+                    }
+                }
+            }
+            Ok(())
         }
 
         async fn keys(&self, _: &str, _: usize) -> Result<Vec<String>, DataError> {

@@ -20,7 +20,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::INLINE_DECODE_BYTES;
+use crate::aside::INLINE_BYTES;
 use crate::response::Outgoing;
 
 /// The codings requests may have, as a 415 lists them.
@@ -189,7 +189,7 @@ pub(crate) async fn compress(
     headers.insert(CONTENT_ENCODING, coding.name());
     let size = bytes.len();
     let mut reader = coding.encoder(std::io::Cursor::new(bytes));
-    if size > INLINE_DECODE_BYTES {
+    if size > INLINE_BYTES {
         return Outgoing::Stream(Box::pin(futures_util::stream::unfold(Some(reader), pieces)));
     }
     let mut out = BytesMut::with_capacity(size / 2);

@@ -15,7 +15,3 @@ pub mod xml;
 
 pub use patient::PatientBody;
 pub(crate) use patient::{FAREWELL, SILENCE};
-
-/// Bodies up to this size are decoded on the reactor: tens of microseconds, less than a thread switch and
-/// back costs under load.
-pub(crate) const INLINE_DECODE_BYTES: usize = 64 * 1024;

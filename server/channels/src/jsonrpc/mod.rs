@@ -25,13 +25,13 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::body::INLINE_DECODE_BYTES;
+use crate::aside::{INLINE_BYTES, aside};
 use crate::body::media::Media;
 use crate::document::Document;
 use crate::entrance::Entrance;
 use crate::openrpc::DISCOVER;
 use crate::response::Outgoing;
-use crate::rest::{Arrived, aside};
+use crate::rest::Arrived;
 use crate::target::Target;
 pub use call::{Body, BodyLimits, Call, CallError, parse};
 pub(crate) use render::render_failure;
@@ -75,7 +75,7 @@ pub(crate) async fn answer<'c>(
         return (Err(failure), None);
     }
     let limits = BodyLimits { batch: channel.max_batch, depth: entrance.max_depth };
-    let parsed = if arrived.raw.len() <= INLINE_DECODE_BYTES {
+    let parsed = if arrived.raw.len() <= INLINE_BYTES {
         parse(&arrived.raw, limits)
     } else {
         let raw = arrived.raw.clone();

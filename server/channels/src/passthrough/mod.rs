@@ -27,11 +27,12 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Response, Uri};
 use http_body::Body as _;
 
-use crate::body::{INLINE_DECODE_BYTES, PatientBody, coding, read};
+use crate::aside::{INLINE_BYTES, aside};
+use crate::body::{PatientBody, coding, read};
 use crate::exchange::Exchange;
 use crate::methods::MethodSet;
 use crate::response::Outgoing;
-use crate::rest::{Arrived, aside};
+use crate::rest::Arrived;
 use crate::transform::{Errand, Pipelines};
 
 pub(crate) use compile::PassthroughLimits;
@@ -222,7 +223,7 @@ impl Passthrough {
         }
         let coded = body.cloned().unwrap_or_default();
         let plain = Box::pin(coding::decode(headers, coded, self.max_body)).await?;
-        if plain.len() <= INLINE_DECODE_BYTES {
+        if plain.len() <= INLINE_BYTES {
             return Ok(router.forward(router.choose(headers, &plain, trace)));
         }
         let (chooser, headers, trace) = (Arc::clone(router), headers.clone(), *trace);

@@ -25,9 +25,9 @@ use crosstie_xml::soap::{MultipartLimits, Version};
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 
-use crate::body::INLINE_DECODE_BYTES;
+use crate::aside::aside_if_large;
 use crate::response::Outgoing;
-use crate::rest::{Arrived, aside};
+use crate::rest::Arrived;
 use crate::server::{ConnectionState, Held};
 use crate::target::Target;
 pub(crate) use description::{Compiled, compile};
@@ -146,11 +146,9 @@ pub(crate) async fn hear(channel: &Arc<Soap>, depth: usize, arrived: &Arrived) -
     let content_type = field(CONTENT_TYPE.as_str()).unwrap_or_default().to_owned();
     let action = field("soapaction").map(str::to_owned);
     let raw = arrived.raw.clone();
-    if raw.len() <= INLINE_DECODE_BYTES {
-        return Ok(Heard(request::read(channel, &content_type, action.as_deref(), &raw, depth)));
-    }
     let channel = Arc::clone(channel);
-    aside(move || Heard(request::read(&channel, &content_type, action.as_deref(), &raw, depth))).await
+    let read = move || Heard(request::read(&channel, &content_type, action.as_deref(), &raw, depth));
+    aside_if_large(arrived.raw.len(), read).await
 }
 
 /// What became of a request.

@@ -22,9 +22,9 @@ use std::sync::Arc;
 
 use super::Soap;
 use super::fault::Spoken;
-use crate::body::INLINE_DECODE_BYTES;
+use crate::aside::aside_if_large;
 use crate::response::Outgoing;
-use crate::rest::{aside, is_ours};
+use crate::rest::is_ours;
 
 /// The answer to a request for `operation`.
 ///
@@ -50,11 +50,7 @@ pub(super) async fn write(
     };
     let soap = soap.map(|soap| *soap).unwrap_or_default();
     let work = Work { channel: Arc::clone(channel), spoken: spoken.clone(), operation: operation.to_owned() };
-    let outcome = if size <= INLINE_DECODE_BYTES {
-        work.package(&body, soap)
-    } else {
-        aside(move || work.package(&body, soap)).await?
-    };
+    let outcome = aside_if_large(size, move || work.package(&body, soap)).await?;
     let package = outcome.map_err(|faults| {
         let told: Vec<_> = faults.iter().map(|fault| format!("{} {}", fault.pointer, fault.detail)).collect();
         tracing::error!(%cid, operation, faults = told.join("; "), "the answer does not fit its description");

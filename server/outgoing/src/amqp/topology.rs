@@ -29,7 +29,14 @@ pub(super) async fn make_queue(connection: &Connection, queue: &AmqpQueue) -> Re
     let channel = open_channel(connection).await.map_err(failed)?;
     match channel.queue_declare(name, options, arguments(queue)?).await {
         Ok(_) => Ok(()),
-        Err(error) if !is_expected && code(&error) == Some(PRECONDITION_FAILED) => Ok(()),
+        // It is there and another one; or the broker makes none like this, and it is not there.
+        Err(error) if !is_expected && code(&error) == Some(PRECONDITION_FAILED) => {
+            let channel = open_channel(connection).await.map_err(failed)?;
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let found =
+                channel.queue_declare(short("the queue", &queue.name)?, passive, FieldTable::default()).await;
+            found.map(drop).map_err(|_| failed(error))
+        }
         Err(error) => Err(failed(error)),
     }
 }
@@ -59,7 +66,12 @@ fn arguments(queue: &AmqpQueue) -> Result<FieldTable, OutgoingError> {
         AmqpQueueKind::Quorum => {
             arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         }
+        // A message that died in a classic queue may be in neither queue when the broker is killed: a quorum queue
+        // keeps it until the other one has confirmed it (RabbitMQ's "at-least-once dead lettering", 3.10).
         AmqpQueueKind::Retry { pause_ms } => {
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+            arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+            arguments.insert("x-dead-letter-strategy".into(), AMQPValue::LongString("at-least-once".into()));
             let back = queue.name.rsplit_once(RETRY_MARK).map_or(queue.name.as_str(), |(name, _)| name);
             arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(i64::from(pause_ms)));
             arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));

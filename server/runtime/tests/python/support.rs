@@ -12,8 +12,8 @@ use crosstie_model::message::{ChannelInfo, HttpRequest, ReplyBody};
 use crosstie_model::names::{ServiceName, UnitName};
 use crosstie_model::outgoing::FoundOutgoing;
 use crosstie_model::ports::{
-    Blame, BlameSlot, DataEntry, DataError, DataStore, LoadError, LoadedService, LoadedUnit, Runtime,
-    ServiceDirectory,
+    Blame, BlameSlot, DataChange, DataEntry, DataError, DataStore, LoadError, LoadedService, LoadedUnit,
+    Runtime, ServiceDirectory,
 };
 use crosstie_model::settings::PythonSettings;
 use crosstie_model::transform::FoundStylesheet;
@@ -130,6 +130,10 @@ impl DataStore for Memory {
 
     async fn delete(&self, key: &str) -> Result<bool, DataError> {
         Ok(self.0.lock().unwrap().remove(key).is_some())
+    }
+
+    async fn change(&self, _changes: &[DataChange<'_>]) -> Result<(), DataError> {
+        Err(DataError::Invalid("services make one change at a time".into()))
     }
 
     async fn keys(&self, prefix: &str, limit: usize) -> Result<Vec<String>, DataError> {

@@ -8,6 +8,7 @@ use url::{Host, Url};
 use super::fault;
 use super::policy::CircuitPolicy;
 use super::tls::ClientTls;
+use crate::definition::amqp::SHORT_STRING;
 use crate::definition::message_log::KeptMessages;
 use crate::definition::security::{is_keep, keep};
 use crate::failure::Fault;
@@ -17,8 +18,6 @@ use crate::secret::SecretRef;
 const TLS_PORT: u16 = 5671;
 /// The port of AMQP in plain (IANA `amqp`).
 const PLAIN_PORT: u16 = 5672;
-/// Longest short string of AMQP, in bytes (AMQP 0-9-1, section 4.2.5.3).
-const SHORT_STRING: usize = 255;
 
 /// A broker that speaks AMQP 0-9-1, such as RabbitMQ. Services publish to it, and channels of type `amqp` consume
 /// over it.
