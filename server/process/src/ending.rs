@@ -15,7 +15,10 @@ const KILL_BIT: u64 = 1 << 8;
 #[must_use]
 pub fn is_ending(pid: u32) -> bool {
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-    ends(&read("stat"), &read("status"))
+    // In this order: a signal that waits no more has been taken, and shows in the flags. The other way round it
+    // could be taken in between, and show in neither.
+    let status = read("status");
+    ends(&read("stat"), &status)
 }
 
 /// By the two files of proc_pid_stat(5) and proc_pid_status(5).

@@ -31,9 +31,8 @@ use crate::ports::{Consumed, ConsumedRecord, EntranceObserver};
 /// The pause before what could not be done now is tried again; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long a message is put aside that somebody else is at work on, in milliseconds, where the channel's pauses
-/// allow.
-const DEFERRED_MS: u32 = 1_000;
+/// How long a message is kept in hand that somebody else is at work on, before it goes to the end of its queue.
+const DEFERRED: Duration = Duration::from_secs(1);
 /// How long one attempt to publish may take; the outgoing's own deadline is mostly shorter.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(60);
 /// Carries the trace (W3C Trace Context for AMQP).
@@ -155,7 +154,7 @@ impl Case<'_> {
     /// Runs the service; gives nothing where that is not possible now for no fault of the message.
     async fn attempt(&self) -> Option<Ending> {
         let work = self.desk.work.load_full();
-        let _permit = work.target.admit().ok()?;
+        let permit = work.target.admit().ok()?;
         let (payload, raw) = match self.decode(&work).await {
             Ok(decoded) => decoded,
             Err(failure) => return Some(self.bury(&failure, self.letter.attempts).await),
@@ -168,7 +167,11 @@ impl Case<'_> {
             match known.claim().await {
                 Ok(Claim::Won) => {}
                 Ok(Claim::Done) => return Some(Ending::of(Consumed::Duplicate)),
-                Ok(Claim::AtWork) => return self.defer(known).await,
+                Ok(Claim::AtWork) => {
+                    // Others may be called meanwhile.
+                    drop(permit);
+                    return Some(self.defer().await);
+                }
                 Err(_) => return None,
                 Ok(Claim::InDoubt) => return self.doubt(known).await,
             }
@@ -324,15 +327,14 @@ impl Case<'_> {
         self.publish(&waiting).await
     }
 
-    /// Puts a message aside that somebody else is at work on, or was when they died: it must not take the place of
-    /// others in hand until that is known. Gives nothing where it would wait longer than that.
-    async fn defer(&self, known: &Known) -> Option<Ending> {
-        let pause_ms = self.desk.settings.retry.pause_of_at_least(DEFERRED_MS);
-        if Duration::from_millis(pause_ms.into()) > known.lease() {
-            return None;
-        }
-        let put_aside = self.put_aside(self.letter.attempts, pause_ms).await;
-        Some(Ending::of(if put_aside { Consumed::Deferred } else { Consumed::PutBack }))
+    /// Sends a message to the end of its queue that somebody else is at work on, or was when they died: it must not
+    /// take the place of others in hand until that is known. Not by way of a queue with a time to live: what a broker
+    /// moves by itself it confirms to nobody, and what it has not written down when it is killed is lost.
+    async fn defer(&self) -> Ending {
+        let to = (String::new(), self.desk.settings.queue.clone());
+        let again = self.message(to, self.letter.again(self.letter.attempts), None);
+        let is_sent = self.wait(DEFERRED).await && self.publish(&again).await;
+        Ending::of(if is_sent { Consumed::Deferred } else { Consumed::PutBack })
     }
 
     /// Publishes the message again with the right count: a broker that keeps none would bring it again and again.

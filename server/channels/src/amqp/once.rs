@@ -67,11 +67,6 @@ impl Memory {
 }
 
 impl Known {
-    /// How long somebody at work is taken to be at work, at most.
-    pub(super) fn lease(&self) -> Duration {
-        self.lease
-    }
-
     fn lease_entry(&self) -> String {
         format!("{}/lease", self.entry)
     }

@@ -187,15 +187,6 @@ impl AmqpRetry {
         let doubled = 2_u32.saturating_pow(times.saturating_sub(1));
         self.pause_ms.saturating_mul(doubled).min(self.max_pause_ms.max(self.pause_ms))
     }
-
-    /// The shortest of the pauses that lasts at least so many milliseconds; the longest, where none does.
-    #[must_use]
-    pub fn pause_of_at_least(&self, ms: u32) -> u32 {
-        (1..=u32::BITS)
-            .map(|times| self.pause(times))
-            .find(|pause| *pause >= ms)
-            .unwrap_or(self.pause(u32::MAX))
-    }
 }
 
 /// Where messages go that cannot be worked on.
@@ -375,12 +366,5 @@ mod tests {
         assert_eq!(none.pause_after(1), None);
         let long = AmqpRetry { max: 100, pause_ms: 86_400_000, max_pause_ms: 1 };
         assert_eq!(long.pause_after(100), Some(86_400_000));
-        assert_eq!(
-            [0, 100, 101, 400, 401, 9_999].map(|ms| retry.pause_of_at_least(ms)),
-            [100, 100, 200, 400, 500, 500]
-        );
-        assert_eq!(long.pause_of_at_least(1), 86_400_000);
-        let nothing = AmqpRetry { max: 0, pause_ms: 0, max_pause_ms: 0 };
-        assert_eq!(nothing.pause_of_at_least(1_000), 0);
     }
 }

@@ -176,7 +176,7 @@ pub enum AmqpQueueKind {
     /// On several nodes of the broker (RabbitMQ: `quorum`).
     Quorum,
     /// What is in it goes to the default exchange after so many milliseconds, with the queue's own name up to
-    /// [`RETRY_MARK`] as its routing key, and is kept until it has arrived.
+    /// [`RETRY_MARK`] as its routing key.
     Retry {
         /// After how long.
         pause_ms: u32,

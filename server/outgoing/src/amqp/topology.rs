@@ -66,12 +66,7 @@ fn arguments(queue: &AmqpQueue) -> Result<FieldTable, OutgoingError> {
         AmqpQueueKind::Quorum => {
             arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         }
-        // A message that died in a classic queue may be in neither queue when the broker is killed: a quorum queue
-        // keeps it until the other one has confirmed it (RabbitMQ's "at-least-once dead lettering", 3.10).
         AmqpQueueKind::Retry { pause_ms } => {
-            arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-            arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
-            arguments.insert("x-dead-letter-strategy".into(), AMQPValue::LongString("at-least-once".into()));
             let back = queue.name.rsplit_once(RETRY_MARK).map_or(queue.name.as_str(), |(name, _)| name);
             arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(i64::from(pause_ms)));
             arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));
