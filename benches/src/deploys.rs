@@ -11,7 +11,7 @@ use crosstie_test_support::{Cluster, Environment};
 use crate::Plan;
 use crate::connection::Entrance;
 use crate::environment::{await_answer, one_server, two_servers};
-use crate::load::{Clients, LEAST_RATE, Posting, failures, milliseconds, percentile};
+use crate::load::{Clients, LEAST_RATE, Posting, Run, failures, milliseconds, percentile};
 use crate::processes::resident_kib;
 use crate::report::{NO_LIMIT, Row};
 use crate::watch::{PATH, UNIT, Watch, source};
@@ -118,16 +118,22 @@ fn steady(
 ) -> Result<Redeploys> {
     let length = Duration::from_secs(plan.deploy_seconds);
     let mut clients = Clients::open(&[Entrance::plain(address)], CONNECTIONS as usize, PATH, "{}")?;
-    let is_over = AtomicBool::new(false);
-    let (redeploys, load) = std::thread::scope(|scope| {
-        let load = scope.spawn(|| clients.open_loop_until(STEADY_RATE, &is_over));
-        let redeploys = redeploys(length, watch, drop_file);
-        is_over.store(true, Ordering::Relaxed);
-        (redeploys, load.join())
-    });
-    let (latencies, lasted) = redeploys?;
-    let load = load.map_err(|_| anyhow::anyhow!("the load panicked"))??;
+    let ((latencies, lasted), load) =
+        under_rate(STEADY_RATE, &mut clients, || redeploys(length, watch, drop_file))?;
     Ok(Redeploys { latencies, lasted, requests: load.requests as u64, rate: load.rate, failed: 0 })
+}
+
+/// Does `work` while `clients` post at `rate` requests a second: what both gave.
+fn under_rate<T>(rate: f64, clients: &mut Clients, work: impl FnOnce() -> Result<T>) -> Result<(T, Run)> {
+    let is_over = AtomicBool::new(false);
+    let (done, load) = std::thread::scope(|scope| {
+        let load = scope.spawn(|| clients.open_loop_until(rate, &is_over));
+        let done = work();
+        is_over.store(true, Ordering::Relaxed);
+        (done, load.join())
+    });
+    let done = done?;
+    Ok((done, load.map_err(|_| anyhow::anyhow!("the load panicked"))??))
 }
 
 /// One redeploy after the other for `length`: how long each took, sorted, and all together.
@@ -196,15 +202,8 @@ pub(crate) fn growth(plan: &Plan) -> Result<Vec<Row>> {
     let mut watch = first_version(&entrance, drop_file)?;
     let mut clients = Clients::open(&entrance, CONNECTIONS as usize, PATH, "{}")?;
     let last = plan.redeploys.max(101);
-    let is_over = AtomicBool::new(false);
-    let (sizes, load) = std::thread::scope(|scope| {
-        let load = scope.spawn(|| clients.open_loop_until(GROWTH_RATE, &is_over));
-        let sizes = redeploy(last, &environment, &mut watch);
-        is_over.store(true, Ordering::Relaxed);
-        (sizes, load.join())
-    });
-    let (after_first, at_end) = sizes?;
-    let load = load.map_err(|_| anyhow::anyhow!("the load panicked"))??;
+    let ((after_first, at_end), load) =
+        under_rate(GROWTH_RATE, &mut clients, || redeploy(last, &environment, &mut watch))?;
     #[expect(clippy::cast_precision_loss, reason = "sizes in KiB")]
     let ratio = at_end as f64 / after_first as f64;
     Ok(vec![Row {

@@ -31,11 +31,8 @@ pub(super) async fn make_queue(connection: &Connection, queue: &AmqpQueue) -> Re
         Ok(_) => Ok(()),
         // It is there and another one; or the broker makes none like this, and it is not there.
         Err(error) if !is_expected && code(&error) == Some(PRECONDITION_FAILED) => {
-            let channel = open_channel(connection).await.map_err(failed)?;
-            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let found =
-                channel.queue_declare(short("the queue", &queue.name)?, passive, FieldTable::default()).await;
-            found.map(drop).map_err(|_| failed(error))
+            let expected = AmqpQueue { make: AmqpQueueKind::Expected, ..queue.clone() };
+            Box::pin(make_queue(connection, &expected)).await.map_err(|_| failed(error))
         }
         Err(error) => Err(failed(error)),
     }
