@@ -162,7 +162,7 @@ pub enum Consumed {
     DeadLetter,
     /// It had been worked on before.
     Duplicate,
-    /// Somebody else was at work on it; it went to the end of its queue after a pause.
+    /// Somebody else was at work on it; it waits.
     Deferred,
     /// It had come before, and comes again after a pause with the count of that.
     Recounted,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crosstie_model::outgoing::{AmqpConsume, AmqpConsumer, OutgoingError};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::Desk;
+use super::delivery::{Desk, Hands};
 
 /// The pause before the first attempt to connect again; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -27,7 +28,7 @@ pub(super) async fn run(desk: Arc<Desk>, call: AmqpConsume, delay: Duration) {
         () = desk.stop.cancelled() => return,
         () = tokio::time::sleep(delay) => {}
     }
-    let (channel, queue) = (Arc::clone(&desk.name), call.queue.name.clone());
+    let (channel, queue) = (Arc::clone(&desk.name), desk.settings.queue.clone());
     let mut pause = FIRST_PAUSE;
     let mut is_news = true;
     loop {
@@ -71,6 +72,8 @@ pub(super) async fn run(desk: Arc<Desk>, call: AmqpConsume, delay: Duration) {
 /// Works on what comes. However it ends, no message is being worked on after it.
 async fn work(desk: &Arc<Desk>, mut consumer: Box<dyn AmqpConsumer>) -> Ended {
     let gone = CancellationToken::new();
+    let free = Arc::new(Semaphore::new(desk.settings.prefetch.into()));
+    let hands = Hands { gone: gone.clone(), free };
     let mut cases = JoinSet::new();
     loop {
         tokio::select! {
@@ -78,7 +81,7 @@ async fn work(desk: &Arc<Desk>, mut consumer: Box<dyn AmqpConsumer>) -> Ended {
             Some(_) = cases.join_next(), if !cases.is_empty() => {}
             next = consumer.next() => match next {
                 Some(Ok(delivery)) => {
-                    cases.spawn(Arc::clone(desk).handle(delivery, gone.clone()));
+                    cases.spawn(Arc::clone(desk).handle(delivery, hands.clone()));
                 }
                 Some(Err(error)) => {
                     gone.cancel();

@@ -1,4 +1,4 @@
-//! One message's way: count, decode, claim, call, and then acknowledge, try again, or bury.
+//! One message's way: wait, count, decode, claim, call, and then acknowledge, try again, or bury.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use crosstie_model::definition::{AmqpChannel, InDoubt};
 use crosstie_model::kept::{KeptMessage, MessageBody};
 use crosstie_model::message::{Message, Payload, Reply};
 use crosstie_model::outgoing::{
-    AmqpDelivery, AmqpOutgoing, AmqpPublish, AmqpQueue, AmqpQueueKind, AmqpValue, RETRY_MARK, Trouble,
-    Unroutable,
+    AmqpDelivery, AmqpOutgoing, AmqpPublish, AmqpQueue, AmqpValue, Trouble, Unroutable,
 };
 use crosstie_model::{Failure, FailureKind, Origin, TraceContext};
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, HeaderValue};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::letter::{Letter, Recount, Scene, Verdict, judge, reason};
 use super::once::{Claim, Known, Memory};
-use super::plan::{Work, dead_queue};
+use super::plan::{WAITING_SOURCE, Work, dead_queue, waiting_queue};
 use super::reply;
 use crate::aside::aside_if_large;
 use crate::body::coding;
@@ -31,8 +31,11 @@ use crate::ports::{Consumed, ConsumedRecord, EntranceObserver};
 /// The pause before what could not be done now is tried again; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long a message is kept in hand that somebody else is at work on, before it goes to the end of its queue.
+/// How long a message waits that somebody else is at work on.
 const DEFERRED: Duration = Duration::from_secs(1);
+/// How long a message that waits is kept in hand; then it goes to the end of the queue of those that do, and others
+/// are looked at. RabbitMQ ends a channel that acknowledges nothing for half an hour.
+const IN_HAND: Duration = Duration::from_secs(60);
 /// How long one attempt to publish may take; the outgoing's own deadline is mostly shorter.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(60);
 /// Carries the trace (W3C Trace Context for AMQP).
@@ -50,6 +53,15 @@ pub(super) struct Desk {
     pub(super) stop: CancellationToken,
 }
 
+/// What the messages of one consumer share.
+#[derive(Clone)]
+pub(super) struct Hands {
+    /// Says that its connection is gone: the broker gives its messages to somebody else.
+    pub(super) gone: CancellationToken,
+    /// As many messages are worked on at once as the prefetch says, whichever queue they are from.
+    pub(super) free: Arc<Semaphore>,
+}
+
 /// A message being worked on.
 struct Case<'a> {
     desk: &'a Desk,
@@ -57,6 +69,37 @@ struct Case<'a> {
     trace: TraceContext,
     /// Says that the consumer's connection is gone: the broker gives the message to somebody else.
     gone: CancellationToken,
+}
+
+/// Whether a message is worked on.
+enum Begun<'a> {
+    /// It is.
+    Working(SemaphorePermit<'a>),
+    /// It is not due for long, and a copy waits at the end of the queue.
+    WaitingOn,
+    /// It is not: the channel stops, or the connection is gone.
+    NotAtAll,
+}
+
+/// Whose turn it is.
+enum Turn<'a> {
+    /// The message's, as long as this is held.
+    Come(SemaphorePermit<'a>),
+    /// Others': the message has so long to wait yet.
+    Later(Duration),
+    /// Nobody's any more.
+    Never,
+}
+
+/// Waits with a message that is due in `wait`, for `longest` at most, and then for a hand that is `free`.
+async fn turn(wait: Duration, longest: Duration, free: &Semaphore) -> Turn<'_> {
+    if !wait.is_zero() {
+        tokio::time::sleep(wait.min(longest)).await;
+    }
+    match wait.saturating_sub(longest) {
+        Duration::ZERO => free.acquire().await.map_or(Turn::Never, Turn::Come),
+        rest => Turn::Later(rest),
+    }
 }
 
 /// How a message's way ended here.
@@ -77,21 +120,33 @@ impl Ending {
 }
 
 impl Desk {
-    /// Works on a message until it is settled.
-    pub(super) async fn handle(self: Arc<Self>, delivery: AmqpDelivery, gone: CancellationToken) {
-        let started = Instant::now();
-        let (letter, settle) = Letter::open(delivery);
-        let observer = Arc::clone(&self.work.load().target.observer);
+    /// Waits until a message is due, and works on it until it is settled.
+    pub(super) async fn handle(self: Arc<Self>, delivery: AmqpDelivery, hands: Hands) {
+        let Hands { gone, free } = hands;
+        let (letter, settle, wait) = if delivery.source == WAITING_SOURCE {
+            Letter::open_waiting(delivery, self.longest_wait())
+        } else {
+            let (letter, settle) = Letter::open(delivery);
+            (letter, settle, Duration::ZERO)
+        };
         let told = letter.properties.headers.get(TRACEPARENT).and_then(AmqpValue::as_text);
         let mut trace = told.and_then(TraceContext::from_traceparent).unwrap_or_else(TraceContext::new_root);
-        trace.sampled = observer.samples(&trace);
-        let bytes_in = letter.body.len();
-        let kept = keep(&*observer, &letter);
+        trace.sampled = self.work.load().target.observer.samples(&trace);
+        let case = Case { desk: &self, letter, trace, gone };
+        // What cannot be acknowledged or put back comes back by itself.
+        let _hand = match case.begin(wait, &free).await {
+            Begun::Working(hand) => hand,
+            Begun::WaitingOn => return drop(settle.acknowledge().await),
+            Begun::NotAtAll => return drop(settle.put_back().await),
+        };
+        let started = Instant::now();
+        let observer = Arc::clone(&self.work.load().target.observer);
+        let bytes_in = case.letter.body.len();
+        let kept = keep(&*observer, &case.letter);
         if let Some(room) = observer.room() {
             // Until then the broker hands out no more than the prefetch allows.
             room.await;
         }
-        let case = Case { desk: &self, letter, trace, gone };
         let mut ending = case.work().await;
         let settled = match ending.outcome {
             Consumed::PutBack => settle.put_back().await,
@@ -113,6 +168,13 @@ impl Desk {
             failure: ending.failure,
         });
     }
+
+    /// How long a message waits at most before it is tried again.
+    fn longest_wait(&self) -> Duration {
+        let retry = &self.settings.retry;
+        let longest = u64::from(retry.pause_ms.max(retry.max_pause_ms));
+        Duration::from_millis(longest).max(DEFERRED)
+    }
 }
 
 /// What the message log keeps of a message beyond its metadata.
@@ -128,6 +190,20 @@ fn keep(observer: &dyn EntranceObserver, letter: &Letter) -> Option<Box<KeptMess
 }
 
 impl Case<'_> {
+    /// Waits until the message is due in `wait` and somebody has a hand `free` for it.
+    async fn begin<'a>(&self, wait: Duration, free: &'a Semaphore) -> Begun<'a> {
+        let turn = tokio::select! {
+            () = self.gone.cancelled() => return Begun::NotAtAll,
+            () = self.desk.stop.cancelled() => return Begun::NotAtAll,
+            turn = turn(wait, IN_HAND, free) => turn,
+        };
+        match turn {
+            Turn::Come(hand) => Begun::Working(hand),
+            Turn::Later(rest) if self.put_aside(self.letter.attempts, rest).await => Begun::WaitingOn,
+            Turn::Later(_) | Turn::Never => Begun::NotAtAll,
+        }
+    }
+
     async fn work(&self) -> Ending {
         let settings = &self.desk.settings;
         if self.letter.redeliveries > settings.max_redeliveries {
@@ -283,7 +359,7 @@ impl Case<'_> {
         let Verdict::Again(pause_ms) = judge(failure, attempts, &settings.retry) else {
             return self.bury(failure, attempts).await;
         };
-        if !self.put_aside(attempts, pause_ms).await {
+        if !self.put_aside(attempts, Duration::from_millis(pause_ms.into())).await {
             return Ending::failed(Consumed::PutBack, failure);
         }
         let (cid, channel) = (self.trace.cid, &*self.desk.name);
@@ -301,9 +377,8 @@ impl Case<'_> {
             cid: self.trace.cid,
         };
         let to = settings.dead_letters();
-        let queue = dead_queue(&to.exchange, &to.routing_key);
-        let dead =
-            self.message((to.exchange, to.routing_key), self.letter.dead(attempts, failure, &scene), queue);
+        let said = self.letter.dead(attempts, failure, &scene);
+        let dead = self.message((to.exchange, to.routing_key), said, dead_queue(settings));
         if !self.publish(&dead).await {
             return Ending::failed(Consumed::PutBack, failure);
         }
@@ -316,36 +391,28 @@ impl Case<'_> {
         Ending::failed(Consumed::DeadLetter, failure)
     }
 
-    /// Publishes the message again, into the queue from where the broker brings it back after the pause.
-    async fn put_aside(&self, attempts: u32, pause_ms: u32) -> bool {
-        let name = format!("{}{RETRY_MARK}{pause_ms}", self.desk.settings.queue);
-        let waiting = self.message(
-            (String::new(), name.clone()),
-            self.letter.again(attempts),
-            Some(AmqpQueue { name, make: AmqpQueueKind::Retry { pause_ms } }),
-        );
-        self.publish(&waiting).await
+    /// Publishes the message among those that wait, to be worked on from there after `pause`. Not into a queue with a
+    /// time to live: what a broker moves by itself it confirms to nobody, and what it has not written down when it is
+    /// killed is lost.
+    async fn put_aside(&self, attempts: u32, pause: Duration) -> bool {
+        let queue = waiting_queue(&self.desk.settings);
+        let to = (String::new(), queue.name.clone());
+        self.publish(&self.message(to, self.letter.again(attempts, pause), Some(queue))).await
     }
 
-    /// Sends a message to the end of its queue that somebody else is at work on, or was when they died: it must not
-    /// take the place of others in hand until that is known. Not by way of a queue with a time to live: what a broker
-    /// moves by itself it confirms to nobody, and what it has not written down when it is killed is lost.
+    /// Puts a message aside that somebody else is at work on, or was when they died: it must not take the place of
+    /// others in hand until that is known.
     async fn defer(&self) -> Ending {
-        let to = (String::new(), self.desk.settings.queue.clone());
-        let again = self.message(to, self.letter.again(self.letter.attempts), None);
-        let is_sent = self.wait(DEFERRED).await && self.publish(&again).await;
+        let is_sent = self.put_aside(self.letter.attempts, DEFERRED).await;
         Ending::of(if is_sent { Consumed::Deferred } else { Consumed::PutBack })
     }
 
     /// Publishes the message again with the right count: a broker that keeps none would bring it again and again.
-    /// After a pause, as one that kills its worker must not do so before the original is acknowledged.
+    /// With a pause, as one that kills its worker must not do so before the original is acknowledged.
     async fn recount(&self) -> Ending {
-        let pause_ms = self.desk.settings.retry.pause(self.letter.redeliveries);
-        if self.put_aside(self.letter.attempts, pause_ms).await {
-            Ending::of(Consumed::Recounted)
-        } else {
-            Ending::of(Consumed::PutBack)
-        }
+        let pause = Duration::from_millis(self.desk.settings.retry.pause(self.letter.redeliveries).into());
+        let is_sent = self.put_aside(self.letter.attempts, pause.max(FIRST_PAUSE)).await;
+        Ending::of(if is_sent { Consumed::Recounted } else { Consumed::PutBack })
     }
 
     fn message(
@@ -388,12 +455,15 @@ impl Case<'_> {
 
     /// Publishes until that works; says whether it did before there was no point in it any more.
     async fn publish(&self, message: &AmqpPublish) -> bool {
+        let (cid, channel) = (self.trace.cid, &*self.desk.name);
         let mut pause = FIRST_PAUSE;
+        let mut is_news = true;
         loop {
             let attempt = AmqpPublish { deadline: Instant::now() + PUBLISH_LIMIT, ..message.clone() };
             let Err(error) = self.desk.connection.publish(attempt).await else { return true };
-            let (cid, channel) = (self.trace.cid, &*self.desk.name);
-            tracing::warn!(%cid, channel, detail = error.detail, "a message cannot be moved and waits");
+            if std::mem::take(&mut is_news) {
+                tracing::warn!(%cid, channel, detail = error.detail, "a message cannot be moved and waits");
+            }
             if !self.wait(pause).await {
                 return false;
             }
@@ -423,5 +493,36 @@ impl Case<'_> {
             () = self.desk.stop.cancelled() => false,
             () = tokio::time::sleep(pause) => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(5);
+
+    #[tokio::test]
+    async fn a_message_waits_in_hand_until_it_is_due_but_not_for_long() {
+        let free = Semaphore::new(1);
+        for (wait, elapsed, rest) in [(0, 0, 0), (3, 3, 0), (4, 4, 0), (3_600, 4, 3_596)] {
+            let began = Instant::now();
+            match turn(wait * TICK, 4 * TICK, &free).await {
+                Turn::Come(_) => assert_eq!(rest, 0, "{wait}"),
+                Turn::Later(left) => assert_eq!(left, rest * TICK, "{wait}"),
+                Turn::Never => panic!("{wait}"),
+            }
+            assert!(began.elapsed() >= elapsed * TICK, "{wait}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_due_takes_its_turn_with_what_just_came() {
+        let free = Semaphore::new(1);
+        let Turn::Come(hand) = turn(Duration::ZERO, TICK, &free).await else { panic!("nobody is at work") };
+        let mut waiting = std::pin::pin!(turn(TICK, TICK, &free));
+        assert!(tokio::time::timeout(4 * TICK, &mut waiting).await.is_err(), "one at a time");
+        drop(hand);
+        assert!(matches!(waiting.await, Turn::Come(_)));
     }
 }

@@ -1,7 +1,7 @@
 //! A message with its history, and what becomes of it when its service failed. Pure.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use crosstie_model::definition::AmqpRetry;
@@ -15,6 +15,8 @@ const ATTEMPTS: &str = "x-crosstie-attempts";
 const REDELIVERIES: &str = "x-crosstie-redeliveries";
 /// RabbitMQ's own count of the same, in quorum queues.
 const DELIVERY_COUNT: &str = "x-delivery-count";
+/// Of messages that wait: until when, in milliseconds since 1970-01-01T00:00:00Z.
+const DUE: &str = "x-crosstie-due";
 /// Where it was published at first.
 const EXCHANGE: &str = "x-crosstie-exchange";
 const ROUTING_KEY: &str = "x-crosstie-routing-key";
@@ -90,7 +92,8 @@ pub(super) fn judge(failure: &Failure, attempts: u32, retry: &AmqpRetry) -> Verd
 impl Letter {
     /// Reads what came; gives how it is acknowledged beside it.
     pub(super) fn open(delivery: AmqpDelivery) -> (Self, Box<dyn AmqpSettle>) {
-        let AmqpDelivery { exchange, routing_key, redelivered, properties, body, settle } = delivery;
+        let AmqpDelivery { source: _, exchange, routing_key, redelivered, properties, body, settle } =
+            delivery;
         let headers = &properties.headers;
         let count = |name: &str| {
             headers.get(name).and_then(AmqpValue::as_int).and_then(|count| u32::try_from(count).ok())
@@ -112,6 +115,29 @@ impl Letter {
             body,
         };
         (letter, settle)
+    }
+
+    /// Reads what came from among those that wait; gives beside it how long it has to wait yet, which is `longest`
+    /// at most, whatever it says.
+    pub(super) fn open_waiting(
+        delivery: AmqpDelivery,
+        longest: Duration,
+    ) -> (Self, Box<dyn AmqpSettle>, Duration) {
+        let redelivered = delivery.redelivered;
+        let (mut letter, settle) = Self::open(delivery);
+        let headers = &mut letter.properties.headers;
+        let due =
+            headers.remove(DUE).as_ref().and_then(AmqpValue::as_int).and_then(|due| u64::try_from(due).ok());
+        let wait = Duration::from_millis(due.unwrap_or_default()).saturating_sub(since_epoch()).min(longest);
+        let own = headers.get(REDELIVERIES).and_then(AmqpValue::as_int);
+        let own = own.and_then(|count| u32::try_from(count).ok()).unwrap_or_default();
+        // The broker also counts who had it in hand and waited. Nobody was at work on it before it was due.
+        (letter.redeliveries, letter.recount) = if redelivered && wait.is_zero() {
+            (own.saturating_add(1), Recount::Due)
+        } else {
+            (own, Recount::Counted)
+        };
+        (letter, settle, wait)
     }
 
     /// What the service sees of it.
@@ -140,8 +166,8 @@ impl Letter {
         .filter(|key| !key.is_empty())
     }
 
-    /// The properties it is published with again, after `attempts` failures in all.
-    pub(super) fn again(&self, attempts: u32) -> AmqpProperties {
+    /// The properties it is published with to wait for `pause`, after `attempts` failures in all.
+    pub(super) fn again(&self, attempts: u32, pause: Duration) -> AmqpProperties {
         let mut properties = self.properties.clone();
         let headers = &mut properties.headers;
         // RabbitMQ drops a message in silence that it takes to go in a circle; this one is counted.
@@ -149,6 +175,8 @@ impl Letter {
             name != "x-death" && !name.starts_with("x-first-death-") && !name.starts_with("x-last-death-")
         });
         headers.remove(DELIVERY_COUNT);
+        let due = i64::try_from((since_epoch() + pause).as_millis()).unwrap_or(i64::MAX);
+        headers.insert(DUE.to_owned(), AmqpValue::Int(due));
         headers.insert(ATTEMPTS.to_owned(), attempts.into());
         headers.insert(REDELIVERIES.to_owned(), self.redeliveries.into());
         self.keep_origin(&mut properties);
@@ -158,13 +186,12 @@ impl Letter {
     /// The properties of the dead letter it becomes.
     pub(super) fn dead(&self, attempts: u32, failure: &Failure, scene: &Scene<'_>) -> AmqpProperties {
         let mut properties = self.properties.clone();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let fields: [(&str, AmqpValue); 9] = [
             (ATTEMPTS, attempts.into()),
             (REDELIVERIES, self.redeliveries.into()),
             (FAILURE, word(failure.kind).into()),
             (REASON, reason(failure).into()),
-            (FAILED_AT, AmqpValue::Timestamp(now.as_secs())),
+            (FAILED_AT, AmqpValue::Timestamp(since_epoch().as_secs())),
             (CID, scene.cid.to_string().into()),
             (CHANNEL, scene.channel.into()),
             (SERVICE, scene.service.into()),
@@ -187,6 +214,11 @@ impl Letter {
         // It is this server that answers for it now.
         properties.persistent = Some(true);
     }
+}
+
+/// The time since 1970-01-01T00:00:00Z.
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The kind's word.
@@ -225,16 +257,27 @@ mod tests {
         }
     }
 
-    fn open(redelivered: bool, properties: AmqpProperties) -> Letter {
-        Letter::open(AmqpDelivery {
+    fn delivery(redelivered: bool, properties: AmqpProperties) -> AmqpDelivery {
+        AmqpDelivery {
+            source: 0,
             exchange: "shop".into(),
             routing_key: "order.made".into(),
             redelivered,
             properties,
             body: Bytes::from_static(b"{}"),
             settle: Box::new(Nobody),
-        })
-        .0
+        }
+    }
+
+    fn open(redelivered: bool, properties: AmqpProperties) -> Letter {
+        Letter::open(delivery(redelivered, properties)).0
+    }
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn open_waiting(redelivered: bool, properties: AmqpProperties) -> (Letter, Duration) {
+        let (letter, _, wait) = Letter::open_waiting(delivery(redelivered, properties), HOUR);
+        (letter, wait)
     }
 
     fn with(headers: &[(&str, AmqpValue)]) -> AmqpProperties {
@@ -264,16 +307,33 @@ mod tests {
     fn counts_survive_being_published_again_whoever_counts() {
         let first = open(false, AmqpProperties::default());
         assert_eq!((first.attempts, first.redeliveries, first.recount), (0, 0, Recount::Counted));
-        let second = open(false, first.again(1));
+        let (second, _) = open_waiting(false, first.again(1, Duration::ZERO));
         assert_eq!((second.attempts, second.redeliveries), (1, 0));
-        let third = open(true, second.again(2));
+        let (third, _) = open_waiting(true, second.again(2, Duration::ZERO));
         assert_eq!((third.attempts, third.redeliveries, third.recount), (2, 1, Recount::Due));
-        let fourth = open(true, third.again(2));
+        let (fourth, _) = open_waiting(true, third.again(2, Duration::ZERO));
         assert_eq!(fourth.redeliveries, 2);
         let quorum = open(true, with(&[(DELIVERY_COUNT, AmqpValue::Int(7))]));
         assert_eq!((quorum.redeliveries, quorum.recount), (7, Recount::Counted));
         let forged = open(false, with(&[(ATTEMPTS, AmqpValue::Int(-3)), (REDELIVERIES, "x".into())]));
         assert_eq!((forged.attempts, forged.redeliveries), (0, 0));
+    }
+
+    #[test]
+    fn a_message_waits_until_it_is_due_and_is_not_counted_for_it() {
+        let first = open(false, AmqpProperties::default());
+        let minute = Duration::from_secs(60);
+        let (early, wait) = open_waiting(true, first.again(1, minute));
+        assert!(wait > minute / 2 && wait <= minute, "{wait:?}");
+        assert_eq!((early.redeliveries, early.recount), (0, Recount::Counted));
+        assert!(!early.properties.headers.contains_key(DUE));
+        let quorum = with(&[(DELIVERY_COUNT, AmqpValue::Int(7)), (DUE, AmqpValue::Int(i64::MAX))]);
+        let (forged, wait) = open_waiting(true, quorum);
+        assert_eq!((forged.redeliveries, wait), (0, HOUR), "no longer than it may");
+        for due in [AmqpValue::Int(-1), "soon".into(), AmqpValue::Int(7)] {
+            let (late, wait) = open_waiting(true, with(&[(DUE, due), (DELIVERY_COUNT, AmqpValue::Int(3))]));
+            assert_eq!((late.redeliveries, late.recount, wait), (1, Recount::Due, Duration::ZERO));
+        }
     }
 
     #[test]
@@ -283,7 +343,7 @@ mod tests {
         said.expiration = Some("1000".into());
         said.message_id = Some("m".into());
         let letter = open(false, said);
-        assert!(!letter.again(1).headers.contains_key("x-death"));
+        assert!(!letter.again(1, HOUR).headers.contains_key("x-death"));
         let failure = Failure::bad_request("no")
             .with_faults(vec![Fault { pointer: "/a".into(), detail: "is missing".into() }]);
         let scene = Scene { channel: "c", service: "s", queue: "q", cid: TraceContext::new_root().cid };

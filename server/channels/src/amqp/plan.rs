@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use crosstie_model::definition::{AmqpChannel, ConsumersPer, MissingQueue};
 use crosstie_model::outgoing::{
-    AmqpBinding, AmqpConsume, AmqpOutgoing, AmqpQueue, AmqpQueueKind, FoundOutgoing, Outgoing,
+    AmqpBinding, AmqpConsume, AmqpOutgoing, AmqpQueue, AmqpQueueKind, AmqpSource, FoundOutgoing, Outgoing,
 };
 
 use crate::target::Target;
+
+/// How many messages that wait a consumer has in hand at most. As long as no more do, each waits as long as it is to;
+/// of more, one is looked at when those before it are due or have been in hand for a minute.
+const WAITING: u16 = 100;
 
 /// One channel, compiled from one snapshot.
 #[derive(Clone)]
@@ -73,8 +77,6 @@ pub(crate) fn consume(settings: &AmqpChannel, server: &str, place: Option<u16>) 
             keys => keys.to_vec(),
         },
     });
-    let dead = settings.dead_letters();
-    let beside = dead_queue(&dead.exchange, &dead.routing_key).into_iter().collect();
     let place = place.map(|number| match settings.consumers_per {
         ConsumersPer::Cluster => format!("{queue}.consumer.{number}"),
         // Names of servers are short; the broker takes 255 bytes in all.
@@ -84,15 +86,34 @@ pub(crate) fn consume(settings: &AmqpChannel, server: &str, place: Option<u16>) 
         }
     });
     AmqpConsume {
-        queue: AmqpQueue { name: queue.clone(), make },
+        sources: vec![
+            AmqpSource { queue: AmqpQueue { name: queue.clone(), make }, prefetch: settings.prefetch },
+            AmqpSource { queue: waiting_queue(settings), prefetch: WAITING },
+        ],
         binding,
-        beside,
-        prefetch: settings.prefetch,
+        beside: dead_queue(settings).into_iter().collect(),
         place,
     }
 }
 
-/// The queue that messages reach over the default exchange.
-pub(crate) fn dead_queue(exchange: &str, routing_key: &str) -> Option<AmqpQueue> {
-    exchange.is_empty().then(|| AmqpQueue { name: routing_key.to_owned(), make: AmqpQueueKind::Classic })
+/// Which of the sources of a consumer has the messages that wait.
+pub(crate) const WAITING_SOURCE: usize = 1;
+
+/// The queue of the messages that wait before they are tried again.
+pub(crate) fn waiting_queue(settings: &AmqpChannel) -> AmqpQueue {
+    AmqpQueue { name: format!("{}.retry", settings.queue), make: kind_beside(settings) }
+}
+
+/// The queue of the dead letters; none where they go to an exchange that somebody else looks after.
+pub(crate) fn dead_queue(settings: &AmqpChannel) -> Option<AmqpQueue> {
+    let to = settings.dead_letters();
+    to.exchange.is_empty().then(|| AmqpQueue { name: to.routing_key, make: kind_beside(settings) })
+}
+
+/// What the queues beside the channel's own are like: as safe as that one is made.
+fn kind_beside(settings: &AmqpChannel) -> AmqpQueueKind {
+    match settings.missing_queue {
+        MissingQueue::MakeQuorum => AmqpQueueKind::Quorum,
+        MissingQueue::MakeClassic | MissingQueue::Wait => AmqpQueueKind::Classic,
+    }
 }

@@ -156,7 +156,7 @@ pub struct AmqpRetry {
     #[schemars(range(max = 100))]
     pub max: u32,
     /// The pause before the first time, in milliseconds; doubled for each further one. Meanwhile the message lies in
-    /// a queue beside the channel's own, and others go ahead of it.
+    /// the queue `QUEUE.retry`, and others go ahead of it.
     #[schemars(range(min = 1, max = 86_400_000))]
     pub pause_ms: u32,
     /// The longest pause, in milliseconds.

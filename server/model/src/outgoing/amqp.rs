@@ -175,16 +175,7 @@ pub enum AmqpQueueKind {
     Classic,
     /// On several nodes of the broker (RabbitMQ: `quorum`).
     Quorum,
-    /// What is in it goes to the default exchange after so many milliseconds, with the queue's own name up to
-    /// [`RETRY_MARK`] as its routing key.
-    Retry {
-        /// After how long.
-        pause_ms: u32,
-    },
 }
-
-/// What stands between the name of a queue and the pause in the names of its retry queues.
-pub const RETRY_MARK: &str = ".retry.";
 
 /// An exchange whose messages a queue gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,16 +191,23 @@ pub struct AmqpBinding {
 /// What to consume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AmqpConsume {
-    /// The queue.
-    pub queue: AmqpQueue,
-    /// An exchange that the queue is bound to.
+    /// The queues; at least one.
+    pub sources: Vec<AmqpSource>,
+    /// An exchange that the first of them is bound to.
     pub binding: Option<AmqpBinding>,
     /// Queues that are made as well.
     pub beside: Vec<AmqpQueue>,
-    /// How many messages the broker sends ahead of their acknowledgement.
-    pub prefetch: u16,
     /// A place that one consumer has at a time, over all that connect to the broker.
     pub place: Option<String>,
+}
+
+/// A queue that is consumed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AmqpSource {
+    /// The queue.
+    pub queue: AmqpQueue,
+    /// How many of its messages the broker sends ahead of their acknowledgement.
+    pub prefetch: u16,
 }
 
 /// A consumer. Dropping it cuts its connection: the broker then gives what is not acknowledged to others.
@@ -218,7 +216,7 @@ pub trait AmqpConsumer: Send {
     /// The next message; `None` once there will be no more in order, after [`AmqpConsumer::cancel`].
     ///
     /// # Errors
-    /// The connection broke, or the queue is gone.
+    /// The connection broke, or a queue is gone.
     async fn next(&mut self) -> Option<Result<AmqpDelivery, OutgoingError>>;
 
     /// Asks the broker to send no more. What it sent already still comes.
@@ -233,6 +231,8 @@ pub trait AmqpConsumer: Send {
 
 /// A message that came.
 pub struct AmqpDelivery {
+    /// Which of [`AmqpConsume::sources`] it is from, from 0.
+    pub source: usize,
     /// The exchange it was published to.
     pub exchange: String,
     /// With which routing key.
@@ -266,6 +266,7 @@ pub trait AmqpSettle: Send + Sync {
 impl fmt::Debug for AmqpDelivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AmqpDelivery")
+            .field("source", &self.source)
             .field("exchange", &self.exchange)
             .field("routing_key", &self.routing_key)
             .field("redelivered", &self.redelivered)

@@ -22,7 +22,7 @@ use crate::cid::TraceContext;
 
 pub use amqp::{
     AmqpBinding, AmqpConsume, AmqpConsumer, AmqpDelivery, AmqpOutgoing, AmqpProperties, AmqpPublish,
-    AmqpQueue, AmqpQueueKind, AmqpSettle, AmqpValue, RETRY_MARK, Unroutable,
+    AmqpQueue, AmqpQueueKind, AmqpSettle, AmqpSource, AmqpValue, Unroutable,
 };
 pub use error::{OutgoingError, Trouble};
 pub use http::{AnswerBody, CallBody, HttpAnswer, HttpCall, HttpOutgoing, Pace, whole_answer};

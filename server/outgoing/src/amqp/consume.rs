@@ -1,21 +1,24 @@
-//! A consumer: a connection of its own with one channel that consumes.
+//! A consumer: a connection of its own, with a channel for each queue that it consumes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use crosstie_model::outgoing::{AmqpConsume, AmqpConsumer, AmqpDelivery, AmqpSettle, OutgoingError, Trouble};
+use crosstie_model::outgoing::{
+    AmqpConsume, AmqpConsumer, AmqpDelivery, AmqpSettle, AmqpSource, OutgoingError, Trouble,
+};
 use crosstie_telemetry::metrics::UnderWay;
-use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, SelectAll};
+use futures_util::{StreamExt, stream};
 use lapin::Acker;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
     QueueDeclareOptions,
 };
-use lapin::types::FieldTable;
-use lapin::{Channel, Connection, Consumer, Error as AmqpError};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection, Error as AmqpError};
 use tokio::time::timeout;
 use tokio_util::sync::DropGuard;
 
@@ -48,13 +51,15 @@ pub(super) async fn start(
     }
     let listening = timeout(DECLARE_LIMIT, listen(&login.connection, call)).await;
     let late = || {
-        let text = format!("{} did not declare {} in time", settings.shown(), call.queue.name);
+        let names: Vec<_> = call.sources.iter().map(|source| source.queue.name.as_str()).collect();
+        let text = format!("{} did not declare {} in time", settings.shown(), names.join(", "));
         Err(OutgoingError::new(Trouble::Deadline, text))
     };
-    let (channel, consumer) = listening.unwrap_or_else(|_| late())?;
+    let (coming, ears) = listening.unwrap_or_else(|_| late())?;
     Ok(Box::new(Listening {
-        consumer,
-        channel,
+        coming,
+        open: ears.len(),
+        ears,
         is_cancelled: false,
         connection: login.connection,
         _open: open,
@@ -62,21 +67,38 @@ pub(super) async fn start(
     }))
 }
 
-async fn listen(connection: &Connection, call: &AmqpConsume) -> Result<(Channel, Consumer), OutgoingError> {
-    for queue in std::iter::once(&call.queue).chain(&call.beside) {
+async fn listen(connection: &Connection, call: &AmqpConsume) -> Result<(Coming, Vec<Ear>), OutgoingError> {
+    for queue in call.sources.iter().map(|source| &source.queue).chain(&call.beside) {
         make_queue(connection, queue).await?;
     }
-    if let Some(binding) = &call.binding {
-        bind(connection, &call.queue.name, binding).await?;
+    if let (Some(first), Some(binding)) = (call.sources.first(), &call.binding) {
+        bind(connection, &first.queue.name, binding).await?;
     }
+    let mut coming = SelectAll::new();
+    let mut ears = Vec::new();
+    for (index, source) in call.sources.iter().enumerate() {
+        let (ear, news) = listen_to(connection, index, source).await?;
+        coming.push(news);
+        ears.push(ear);
+    }
+    Ok((coming, ears))
+}
+
+async fn listen_to(
+    connection: &Connection,
+    index: usize,
+    source: &AmqpSource,
+) -> Result<(Ear, BoxStream<'static, News>), OutgoingError> {
     let failed = |error: AmqpError| of_step("consuming", &error);
     let channel = open_channel(connection).await.map_err(failed)?;
-    channel.basic_qos(call.prefetch, BasicQosOptions::default()).await.map_err(failed)?;
-    let queue = short("the queue", &call.queue.name)?;
+    channel.basic_qos(source.prefetch, BasicQosOptions::default()).await.map_err(failed)?;
+    let queue = short("the queue", &source.queue.name)?;
     let options = BasicConsumeOptions::default();
     let consumer =
         channel.basic_consume(queue, "".into(), options, FieldTable::default()).await.map_err(failed)?;
-    Ok((channel, consumer))
+    let ear = Ear { channel, tag: consumer.tag() };
+    let news = consumer.map(Some).chain(stream::iter([None])).map(move |news| (index, news));
+    Ok((ear, news.boxed()))
 }
 
 /// Takes the place `name` once nobody else has it: an exclusive queue, which the broker lets one connection have at
@@ -95,10 +117,24 @@ async fn wait_for_place(connection: &Connection, name: &str) -> Result<(), Outgo
     }
 }
 
+/// What is heard of all queues.
+type Coming = SelectAll<BoxStream<'static, News>>;
+
+/// What is heard of the queue with this index: a message, or that the channel broke; `None` at its end.
+type News = (usize, Option<Result<Delivery, AmqpError>>);
+
+/// What one queue is listened to with.
+struct Ear {
+    channel: Channel,
+    tag: ShortString,
+}
+
 /// A consumer at work. The fields are dropped in this order.
 struct Listening {
-    consumer: Consumer,
-    channel: Channel,
+    coming: Coming,
+    ears: Vec<Ear>,
+    /// How many queues something still comes from.
+    open: usize,
     is_cancelled: bool,
     connection: Connection,
     _open: UnderWay,
@@ -108,18 +144,27 @@ struct Listening {
 #[async_trait]
 impl AmqpConsumer for Listening {
     async fn next(&mut self) -> Option<Result<AmqpDelivery, OutgoingError>> {
-        match self.consumer.next().await {
-            Some(Ok(delivery)) => Some(Ok(delivered(delivery))),
-            Some(Err(error)) => Some(Err(of_step("consuming", &error))),
-            None if self.is_cancelled => None,
-            None => Some(Err(OutgoingError::new(Trouble::Broken, "consuming: the queue was deleted"))),
+        while self.open > 0 {
+            match self.coming.next().await {
+                Some((source, Some(Ok(delivery)))) => return Some(Ok(delivered(source, delivery))),
+                Some((_, Some(Err(error)))) => return Some(Err(of_step("consuming", &error))),
+                Some((_, None)) if self.is_cancelled => self.open -= 1,
+                Some((_, None)) | None => {
+                    let text = "consuming: the queue was deleted";
+                    return Some(Err(OutgoingError::new(Trouble::Broken, text)));
+                }
+            }
         }
+        None
     }
 
     async fn cancel(&mut self) -> Result<(), OutgoingError> {
         self.is_cancelled = true;
-        let cancelled = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
-        cancelled.await.map_err(|error| of_step("cancelling", &error))
+        for ear in &self.ears {
+            let cancelled = ear.channel.basic_cancel(ear.tag.clone(), BasicCancelOptions::default());
+            cancelled.await.map_err(|error| of_step("cancelling", &error))?;
+        }
+        Ok(())
     }
 
     async fn close(self: Box<Self>) {
@@ -128,8 +173,9 @@ impl AmqpConsumer for Listening {
     }
 }
 
-fn delivered(delivery: Delivery) -> AmqpDelivery {
+fn delivered(source: usize, delivery: Delivery) -> AmqpDelivery {
     AmqpDelivery {
+        source,
         exchange: delivery.exchange.as_str().to_owned(),
         routing_key: delivery.routing_key.as_str().to_owned(),
         redelivered: delivery.redelivered,

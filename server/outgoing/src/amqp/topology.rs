@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crosstie_model::outgoing::{AmqpBinding, AmqpQueue, AmqpQueueKind, OutgoingError, RETRY_MARK};
+use crosstie_model::outgoing::{AmqpBinding, AmqpQueue, AmqpQueueKind, OutgoingError};
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection, Error as AmqpError, ExchangeKind};
@@ -27,7 +27,7 @@ pub(super) async fn make_queue(connection: &Connection, queue: &AmqpQueue) -> Re
     let options =
         QueueDeclareOptions { passive: is_expected, durable: !is_expected, ..QueueDeclareOptions::default() };
     let channel = open_channel(connection).await.map_err(failed)?;
-    match channel.queue_declare(name, options, arguments(queue)?).await {
+    match channel.queue_declare(name, options, arguments(queue.make)).await {
         Ok(_) => Ok(()),
         // It is there and another one; or the broker makes none like this, and it is not there.
         Err(error) if !is_expected && code(&error) == Some(PRECONDITION_FAILED) => {
@@ -56,21 +56,15 @@ pub(super) async fn open_channel(connection: &Connection) -> Result<Channel, Amq
     }
 }
 
-fn arguments(queue: &AmqpQueue) -> Result<FieldTable, OutgoingError> {
+fn arguments(make: AmqpQueueKind) -> FieldTable {
     let mut arguments = FieldTable::default();
-    match queue.make {
+    match make {
         AmqpQueueKind::Expected | AmqpQueueKind::Classic => {}
         AmqpQueueKind::Quorum => {
             arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         }
-        AmqpQueueKind::Retry { pause_ms } => {
-            let back = queue.name.rsplit_once(RETRY_MARK).map_or(queue.name.as_str(), |(name, _)| name);
-            arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(i64::from(pause_ms)));
-            arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));
-            arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(back.into()));
-        }
     }
-    Ok(arguments)
+    arguments
 }
 
 /// Finds the exchange of `binding`, or makes it, and binds `queue` to it.

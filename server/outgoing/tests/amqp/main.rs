@@ -10,9 +10,10 @@
 
 mod support;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crosstie_model::outgoing::{AmqpConsume, AmqpQueue, AmqpQueueKind, Trouble};
+use crosstie_model::outgoing::{AmqpConsume, AmqpQueue, AmqpQueueKind, AmqpSource, Trouble};
 use crosstie_test_support::parts::Authority;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
@@ -124,14 +125,13 @@ async fn only_so_many_messages_are_on_their_way_and_all_arrive() {
     assert_eq!(held.await.unwrap().unwrap_err().trouble, Trouble::Deadline);
 }
 
+fn source(queue: &str, make: AmqpQueueKind, prefetch: u16) -> AmqpSource {
+    AmqpSource { queue: AmqpQueue { name: queue.to_owned(), make }, prefetch }
+}
+
 fn consume(queue: &str, prefetch: u16) -> AmqpConsume {
-    AmqpConsume {
-        queue: AmqpQueue { name: queue.to_owned(), make: AmqpQueueKind::Classic },
-        binding: None,
-        beside: Vec::new(),
-        prefetch,
-        place: None,
-    }
+    let sources = vec![source(queue, AmqpQueueKind::Classic, prefetch)];
+    AmqpConsume { sources, binding: None, beside: Vec::new(), place: None }
 }
 
 #[tokio::test]
@@ -168,15 +168,58 @@ async fn a_consumer_has_so_many_messages_at_once_and_gives_back_what_it_does_not
 }
 
 #[tokio::test]
+async fn one_consumer_has_several_queues_each_with_what_it_may_have_at_once() {
+    let part = Broker::plain();
+    let broker = open(&part.settings(), &[("password", "it's a secret")]);
+    let mut call = consume("first", 1);
+    call.sources.push(source("second", AmqpQueueKind::Classic, 2));
+    let mut consumer = broker.consume(&call).await.unwrap();
+    for queue in ["first", "second"] {
+        for _ in 0..3 {
+            publish(&broker, queue, queue.as_bytes(), PATIENCE).await.unwrap();
+        }
+    }
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(tokio::time::timeout(PATIENCE, consumer.next()).await.unwrap().unwrap().unwrap());
+    }
+    held.sort_by_key(|delivery| delivery.source);
+    let came: Vec<_> = held.iter().map(|delivery| (delivery.source, &*delivery.body)).collect();
+    assert_eq!(came, [(0, &b"first"[..]), (1, b"second"), (1, b"second")]);
+    let more = tokio::time::timeout(Duration::from_millis(300), consumer.next()).await;
+    assert!(more.is_err(), "the others wait for acknowledgements");
+    consumer.cancel().await.unwrap();
+    for delivery in held {
+        delivery.settle.acknowledge().await.unwrap();
+    }
+    assert!(consumer.next().await.is_none(), "both are cancelled");
+    consumer.close().await;
+    // A queue that is deleted is told of, whichever it is.
+    let mut consumer = broker.consume(&call).await.unwrap();
+    let url = part.address().replace("://", "://crosstie:it%27s%20a%20secret@");
+    let deleted = Command::new("amqp-delete-queue").args(["-u", &url, "-q", "second"]).output().unwrap();
+    assert!(deleted.status.success(), "{deleted:?}");
+    loop {
+        match tokio::time::timeout(PATIENCE, consumer.next()).await.unwrap().unwrap() {
+            Ok(delivery) => delivery.settle.acknowledge().await.unwrap(),
+            Err(error) => {
+                assert!(error.detail.contains("deleted"), "{error}");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_queue_that_must_be_there_is_not_made() {
     let part = Broker::plain();
     let broker = open(&part.settings(), &[("password", "it's a secret")]);
     let mut call = consume("absent", 1);
-    call.queue.make = AmqpQueueKind::Expected;
+    call.sources[0].queue.make = AmqpQueueKind::Expected;
     let error = broker.consume(&call).await.err().expect("there is none");
     assert_eq!(error.trouble, Trouble::Refused);
     assert!(error.detail.contains("absent"), "{error}");
-    call.queue = AmqpQueue { name: "quorate".to_owned(), make: AmqpQueueKind::Quorum };
+    call.sources = vec![source("quorate", AmqpQueueKind::Quorum, 1)];
     call.place = Some("quorate.place".to_owned());
     let holder = broker.consume(&call).await.unwrap();
     let waiting = tokio::time::timeout(Duration::from_millis(1_500), broker.consume(&call)).await;
