@@ -94,6 +94,11 @@ impl Entrance {
             && matches!(self.kind, EntranceKind::Soap(_))
     }
 
+    /// Whether its requests are answered to the end although their callers left.
+    pub(crate) fn outlives_callers(&self) -> bool {
+        matches!(&self.kind, EntranceKind::Soap(channel) if channel.has_one_way_operations())
+    }
+
     /// Authenticates a request. Only types of credentials that others vouch for ever wait, and those only
     /// when nobody was asked before.
     ///

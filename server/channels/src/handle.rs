@@ -12,6 +12,7 @@ use std::time::Instant;
 use crosstie_model::message::HttpRequest;
 use crosstie_model::{Failure, FailureKind, Fault, Origin, TraceContext};
 use crosstie_security::credentials::{ClientChain, Presented, ShownCertificate};
+use futures_util::future::Either;
 use http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
     CONTENT_TYPE, EXPECT, HOST, ORIGIN, USER_AGENT,
@@ -19,6 +20,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::body::coding::{self, Coding};
 use crate::body::media::Media;
@@ -124,8 +126,44 @@ impl Speaks {
     }
 }
 
-/// Answers one request.
-pub(crate) async fn handle(peer: Arc<Peer>, request: Request<Incoming>) -> Response<ResponseBody> {
+/// Answers one request. Dropping what this gives means that the caller left, and ends the request: hyper does so as
+/// soon as a client ends its side, even where it has sent all there is to say. A request that goes on without its
+/// caller has a task of its own, from before anything of it is awaited.
+pub(crate) fn handle(
+    peer: Arc<Peer>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<ResponseBody>> {
+    if !goes_on_alone(&peer, &request) {
+        return Either::Left(respond(peer, request));
+    }
+    let held = peer.state.hold();
+    Either::Right(joined(tokio::spawn(async move {
+        let _held = held;
+        respond(peer, request).await
+    })))
+}
+
+/// Whether a request is answered to the end although its caller leaves.
+fn goes_on_alone(peer: &Peer, request: &Request<Incoming>) -> bool {
+    let routes = peer.routes.load();
+    routes.outlive_callers
+        && Segments::of(request.uri().path())
+            .ok()
+            .and_then(|segments| methods::find(&routes.trie, request.method(), &segments))
+            .is_some_and(|way| way.entrance.outlives_callers())
+}
+
+/// What a task gives. It panics where the task did.
+async fn joined<T>(task: JoinHandle<T>) -> T {
+    match task.await.map_err(JoinError::try_into_panic) {
+        Ok(given) => given,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The process ends.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}
+
+async fn respond(peer: Arc<Peer>, request: Request<Incoming>) -> Response<ResponseBody> {
     let started = Instant::now();
     let (mut head, body) = request.into_parts();
     let (mut exchange, destination) = begin(&peer, &mut head, started);
@@ -424,7 +462,7 @@ async fn serve_soap(
         }
         arrived.principal = exchange.principal.clone();
     }
-    let answer = soap::answer(channel, heard, arrived, &peer.state).await;
+    let answer = soap::answer(channel, heard, arrived).await;
     if let Some(failure) = &answer.failure {
         exchange.failed(failure);
     }

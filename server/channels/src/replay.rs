@@ -214,8 +214,7 @@ async fn pass(
         }
         EntranceKind::Soap(channel) => {
             let heard = soap::hear(channel, entrance.max_depth, &arrived).await?;
-            let connection = Arc::clone(&exchange.connection);
-            let answer = soap::answer(channel, heard, arrived, &connection).await;
+            let answer = soap::answer(channel, heard, arrived).await;
             if let Some(failure) = &answer.failure {
                 exchange.failed(failure);
             }

@@ -45,6 +45,8 @@ use crate::{openapi, openrpc};
 /// Everything a request needs, compiled from one snapshot.
 pub struct Routes {
     pub(crate) trie: PathTrie<Leaf>,
+    /// Some entrance answers requests to the end although their callers leave.
+    pub(crate) outlive_callers: bool,
     limits: ConnectionLimits,
     pub(crate) proxies: TrustedProxies,
     pub(crate) unmatched: Arc<dyn EntranceObserver>,
@@ -94,6 +96,7 @@ impl Routes {
         };
         let mut routes = Self {
             trie: PathTrie::default(),
+            outlive_callers: false,
             limits: ConnectionLimits::of(inputs.http),
             proxies: TrustedProxies::new(&inputs.http.trusted_proxies),
             unmatched: observe("none", "none", None),
@@ -156,6 +159,7 @@ impl Routes {
         let Some((methods, entrance)) = compiler.compile(source) else { return };
         // The check saw to it that the pattern parses.
         let Ok(pattern) = PathPattern::parse(&source.path) else { return };
+        self.outlive_callers |= entrance.outlives_callers();
         self.add(&pattern, methods, Arc::new(entrance));
         self.channels += 1;
     }

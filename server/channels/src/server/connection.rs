@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crosstie_security::credentials::{ClientChain, reason_of};
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, server::conn::http1, server::conn::http2};
@@ -212,8 +213,9 @@ async fn serve_http2(
 
 type Answer = hyper::Response<ResponseBody>;
 
-async fn answer(peer: Arc<Peer>, request: Request<Incoming>) -> Result<Answer, Infallible> {
-    Ok(handle(peer, request).await)
+/// Not asynchronous itself: some requests must be begun although nobody comes to wait for them.
+fn answer(peer: Arc<Peer>, request: Request<Incoming>) -> impl Future<Output = Result<Answer, Infallible>> {
+    handle(peer, request).map(Ok)
 }
 
 /// Polls a connection together with the order it is under. The waker is registered at the first poll only:

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use crate::ports::ConnectionShare;
 use crate::routes::Routes;
 use crate::staged::Staged;
-pub(crate) use tracking::{ConnectionState, Held, Purpose};
+pub(crate) use tracking::{ConnectionState, Purpose};
 use tracking::{Connections, Patience};
 
 /// How a listener's connections are protected.

@@ -28,7 +28,6 @@ use http::{Response, StatusCode};
 use crate::aside::aside_if_large;
 use crate::response::Outgoing;
 use crate::rest::Arrived;
-use crate::server::{ConnectionState, Held};
 use crate::target::Target;
 pub(crate) use description::{Compiled, compile};
 pub use description::{DescriptionFault, faults, wsdl_faults};
@@ -51,6 +50,7 @@ pub(crate) struct Soap {
     /// Whether the security header is read.
     reads_security: bool,
     describes: bool,
+    has_one_way: bool,
 }
 
 impl Soap {
@@ -66,12 +66,13 @@ impl Soap {
     ) -> Result<Self, Vec<DescriptionFault>> {
         let compiled = compile(snapshot, channel)?;
         let operations = channel.operations.iter();
-        let operations =
+        let operations: HashMap<_, _> =
             operations.map(|(name, service)| (compiled.operation_name(name), target(service))).collect();
         let split = |name: &String| {
             let (namespace, local) = name.strip_prefix('{')?.split_once('}')?;
             Some((namespace.to_owned(), local.to_owned()))
         };
+        let has_one_way = operations.keys().any(|name| is_one_way(&compiled, name));
         Ok(Self {
             compiled,
             operations,
@@ -82,12 +83,18 @@ impl Soap {
             understands: channel.understands.iter().filter_map(split).collect(),
             reads_security,
             describes: channel.describe,
+            has_one_way,
         })
     }
 
     /// Whether the description is given out.
     pub(crate) fn describes(&self) -> bool {
         self.describes
+    }
+
+    /// Whether some of its operations give no answer.
+    pub(crate) fn has_one_way_operations(&self) -> bool {
+        self.has_one_way
     }
 
     fn speaks(&self, version: Version) -> bool {
@@ -97,6 +104,13 @@ impl Soap {
     fn limits(&self) -> MultipartLimits {
         MultipartLimits { parts: self.max_parts, ..MultipartLimits::default() }
     }
+}
+
+/// Whether an operation gives no answer. The versions do not differ in that.
+fn is_one_way(compiled: &Compiled, operation: &str) -> bool {
+    let found = |version| compiled.operation(version, operation);
+    let described = found(Version::V11).or_else(|| found(Version::V12));
+    described.is_some_and(|operation| operation.output.is_none())
 }
 
 fn model_version(version: Version) -> SoapVersion {
@@ -161,12 +175,7 @@ pub(crate) struct Answer<'c> {
 }
 
 /// Answers a request.
-pub(crate) async fn answer<'c>(
-    channel: &'c Arc<Soap>,
-    heard: Heard,
-    arrived: Arrived,
-    connection: &ConnectionState,
-) -> Answer<'c> {
+pub(crate) async fn answer(channel: &Arc<Soap>, heard: Heard, arrived: Arrived) -> Answer<'_> {
     let cid = arrived.trace.cid;
     let (read, refused) = match heard.0 {
         Ok(read) => (Some(read), None),
@@ -187,8 +196,8 @@ pub(crate) async fn answer<'c>(
         return Refused::of(spoken, failure).answer(channel, cid, None);
     };
     let operation = asked.soap.operation.clone();
-    if channel.compiled.operation(spoken.version, &operation).is_some_and(|o| o.output.is_none()) {
-        let failure = detached(channel, &operation, asked, arrived, connection.hold()).await.err();
+    if is_one_way(&channel.compiled, &operation) {
+        let failure = invoke(target, asked, arrived).await.err();
         if let Some(error) = &failure {
             // Nobody waits for an answer: what went wrong is in the log.
             tracing::warn!(%cid, operation, %error, "a one-way operation failed");
@@ -205,25 +214,6 @@ pub(crate) async fn answer<'c>(
             Err(failure) => Refused::of(spoken, failure).answer(channel, cid, Some(target)),
         },
     }
-}
-
-/// Runs a one-way operation to its end, be its caller there or not: many leave as soon as they have sent it.
-async fn detached(
-    channel: &Arc<Soap>,
-    operation: &str,
-    asked: request::Asked,
-    arrived: Arrived,
-    held: Held,
-) -> Result<(), Failure> {
-    let (channel, operation) = (Arc::clone(channel), operation.to_owned());
-    let run = tokio::spawn(async move {
-        let _held = held;
-        match channel.operations.get(&operation) {
-            Some(target) => invoke(target, asked, arrived).await.map(drop),
-            None => Ok(()),
-        }
-    });
-    run.await.unwrap_or_else(|_| Err(Failure::new(FailureKind::Internal, Origin::Platform)))
 }
 
 async fn invoke(

@@ -1,3 +1,6 @@
+use std::io::Write as _;
+use std::net::TcpStream;
+
 use crosstie_model::DefinitionKind;
 use serde_json::json;
 
@@ -179,6 +182,29 @@ fn nobody_waits_for_a_one_way_operation() {
         assert_eq!((answer.status, answer.text()), (202, ""));
     }
     has(&old(&server, "", "<NotifyResponse xmlns='urn:crm'/>"), 500, &["no operation"]);
+}
+
+/// PHP's client, for one, closes its connection as soon as it has sent such a message.
+#[test]
+fn who_leaves_once_a_one_way_message_is_sent_is_heard() {
+    let server = setup().start();
+    let message = envelope(V11, "", "<Notify xmlns='urn:crm'/>");
+    let head = format!(
+        "POST /crm HTTP/1.1\r\nHost: t\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n",
+        message.len()
+    );
+    let open = |_| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let count = 200;
+    // The server waits for the rest, which comes with the end of the connection.
+    for mut stream in (0..count).map(open).collect::<Vec<_>>() {
+        stream.write_all(message.as_bytes()).unwrap();
+    }
+    let seen = server.fakes().seen_at_least(count);
+    assert!(seen.iter().all(|seen| seen.status == 202), "{:?}", seen.iter().map(|seen| seen.status));
 }
 
 #[test]
