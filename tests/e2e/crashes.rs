@@ -153,8 +153,13 @@ fn code_that_could_not_be_read_is_loaded_once_the_database_is_back() {
     bring_database_back(&environment);
     // Nobody changes anything: there is no newer revision to follow.
     environment.wait_for_json("/lasting", &serde_json::json!({"answer": "still here"}));
-    let ready = environment.wait_for_status("/health/ready", 200).json();
-    assert_eq!(ready["detail"]["status"], "ready");
+    // One worker answers before the others have loaded it, and the server's state is that of all.
+    crosstie_test_support::wait_until("the server is ready", || {
+        environment
+            .http()
+            .get("/health/ready")
+            .is_ok_and(|reply| reply.status == 200 && reply.json()["detail"]["status"] == "ready")
+    });
 }
 
 #[test]

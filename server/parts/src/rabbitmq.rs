@@ -51,8 +51,8 @@ const OWN_SETTINGS: &str = "own";
 const MACHINE_ARGUMENTS: &str = "-sname crosstie@localhost -dist_listen false -start_epmd false \
                                  -erl_epmd_port 1 +S 1:1 -ssl ssl_pem_cache_clean 10000";
 
-/// How long it may take to answer.
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long it may take to answer: it reads what is on its disk first, tens of thousands of messages after a crash.
+const START_LIMIT: Duration = Duration::from_secs(300);
 
 /// How long it may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);

@@ -59,6 +59,41 @@ fn zeep_calls_everything() {
 }
 
 #[test]
+fn zeep_php_and_gsoap_call_a_channel_of_rpc_style() {
+    let environment = Environment::start().unwrap();
+    environment.drop_file("calls.py", &fs::read_to_string(here("calls_services.py")).unwrap()).unwrap();
+    let described = environment.wait_for_status("/calls?wsdl", 200).text();
+    assert!(described.contains("style=\"rpc\"") && !described.contains("style=\"document\""), "{described}");
+    let url = environment.url("/calls");
+    for version in ["1.1", "1.2"] {
+        run(Command::new("/usr/bin/python3").arg(here("calls.py")).args([version, &url]));
+        run(Command::new("php").arg(here("calls.php")).args([version, &url]));
+        for client in ["zeep", "php"] {
+            wait_until("the note is taken", || {
+                environment.log_tail("server.log").contains(&format!("noted {client} calls {version}"))
+            });
+        }
+    }
+    let desk = TempDir::new().unwrap();
+    let shell = |text: &str| run(Command::new("sh").args(["-ec", text]).current_dir(desk.path()));
+    shell(&format!("curl -sf '{url}?wsdl' > calls.wsdl"));
+    shell("wsdl2h -c -o calls.h calls.wsdl 2>&1");
+    fs::copy(here("calls.c"), desk.path().join("calls.c")).unwrap();
+    for version in ["1", "2"] {
+        shell(&format!("soapcpp2 -{version} -c -C -L -x -I/usr/share/gsoap/import calls.h 2>&1"));
+        shell("cc -w -o calls calls.c soapC.c soapClient.c -lgsoap 2>&1");
+        run(Command::new(desk.path().join("calls")).arg(&url));
+    }
+
+    // What could be null cannot be a part; the version before serves on.
+    let maybe = fs::read_to_string(here("calls_services.py")).unwrap();
+    let maybe = maybe.replace("    term: list[int]\n", "    term: list[int] | None\n");
+    environment.drop_file("calls.py", &maybe).unwrap();
+    wait_until("it is told why", || environment.log_tail("server.log").contains("may be null, and a part"));
+    run(Command::new("/usr/bin/python3").arg(here("calls.py")).args(["1.1", &url]));
+}
+
+#[test]
 fn the_soap_client_of_php_calls_everything() {
     let environment = served();
     for version in ["1.1", "1.2"] {

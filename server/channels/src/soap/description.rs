@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use crosstie_model::definition::{SoapChannel, SoapVersion, WsdlDefinition};
+use crosstie_model::definition::{SoapChannel, SoapStyle, SoapVersion, WsdlDefinition};
 use crosstie_model::names::Digest;
 use crosstie_model::unit::ServiceDescription as Declared;
 use crosstie_model::{Fault, Snapshot};
 use crosstie_xml::soap::Version;
-use crosstie_xml::wsdl::{Binding, Operation, OperationDescription, ServiceDescription};
+use crosstie_xml::wsdl::{Binding, MessageStyle, Operation, OperationDescription, ServiceDescription};
 use crosstie_xml::{Wsdl, encode_name};
 
 use super::model_version;
@@ -158,7 +158,11 @@ fn declared(snapshot: &Snapshot, channel: &SoapChannel) -> Result<Arc<Compiled>,
         snapshot.services().map(|(_, service)| (service.name.as_str(), service)).collect();
     let namespace = channel.generated_namespace();
     let name = channel.service_name.as_deref().unwrap_or(SERVICE);
-    let mut described = ServiceDescription::new(name, &namespace, "");
+    let style = match channel.style {
+        SoapStyle::Document => MessageStyle::Document,
+        SoapStyle::Rpc => MessageStyle::Rpc,
+    };
+    let mut described = ServiceDescription::new(name, &namespace, "").in_style(style);
     let mut faults = Vec::new();
     for (operation, service) in &channel.operations {
         let declared = services.get(service.as_str());

@@ -175,6 +175,29 @@ fn addressing_is_answered_with_addressing() {
 }
 
 #[test]
+fn a_channel_of_rpc_style_takes_and_gives_parts() {
+    let server = Setup::new()
+        .channel(
+            "calls",
+            json!({"type": "soap", "path": "/calls", "namespace": "urn:calls", "style": "rpc",
+                "operations": {"Typed": "typed", "Echo": "echo"}}),
+        )
+        .start();
+    let call = |version, body: &str| send(&server, "/calls", "text/xml", envelope(version, "", body));
+    has(&call(V11, "<c:Typed xmlns:c='urn:calls'><n>7</n></c:Typed>"), 200, &[":TypedResponse", "<result>"]);
+    has(&call(V11, "<c:Typed xmlns:c='urn:calls'/>"), 500, &["pointer>/n</", "is required"]);
+    has(&call(V11, "<c:Typed xmlns:c='urn:calls'><n>x</n></c:Typed>"), 500, &["pointer>/n</"]);
+    has(
+        &call(V11, "<c:Echo xmlns:c='urn:calls'><n>7</n></c:Echo>"),
+        500,
+        &["pointer>/n</", "is not known here"],
+    );
+    has(&call(V11, "<Typed><n>7</n></Typed>"), 500, &["no operation for the element Typed"]);
+    let answer = server.connect().get("/calls?wsdl", "");
+    has(&answer, 200, &["style=\"rpc\"", "part name=\"n\" type=\"xs:long\"", "namespace=\"urn:calls\""]);
+}
+
+#[test]
 fn nobody_waits_for_a_one_way_operation() {
     let server = setup().start();
     for operation in ["Notify", "Lose"] {

@@ -54,7 +54,7 @@ pub use security::{
     TokenRules, WssPassword, WssUsernameToken, attribute_name,
 };
 pub use service::ServiceSettings;
-pub use soap::{Mtom, SoapChannel, SoapVersion};
+pub use soap::{Mtom, SoapChannel, SoapStyle, SoapVersion};
 pub use stylesheet::StylesheetDefinition;
 pub use transform::{JsonToXml, TransformStep, Transforms, XmlToJson, XsltStep};
 pub use wsdl::WsdlDefinition;

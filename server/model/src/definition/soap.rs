@@ -52,6 +52,17 @@ pub enum Mtom {
     Never,
 }
 
+/// How the messages of a SOAP channel look (WSDL 1.1, section 3.5).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SoapStyle {
+    /// document/literal wrapped: one element holds everything.
+    #[default]
+    Document,
+    /// rpc/literal: an element for each parameter and each result. None of them can be left out or be null.
+    Rpc,
+}
+
 /// A SOAP channel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SoapChannel {
@@ -72,6 +83,9 @@ pub struct SoapChannel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), pattern(r"^[A-Za-z][A-Za-z0-9+.-]*:\S+$"))]
     pub namespace: Option<String>,
+    /// The style of the generated description.
+    #[serde(default, skip_serializing_if = "is_document")]
+    pub style: SoapStyle,
     /// Operations of the generated description that have no answer: their callers get 202 and no envelope.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub one_way: BTreeSet<String>,
@@ -137,6 +151,9 @@ impl SoapChannel {
             if self.namespace.is_some() {
                 fault("/namespace".to_owned(), said_there);
             }
+            if self.style != SoapStyle::Document {
+                fault("/style".to_owned(), said_there);
+            }
             if !self.one_way.is_empty() {
                 fault("/one_way".to_owned(), said_there);
             }
@@ -164,6 +181,10 @@ fn both() -> BTreeSet<SoapVersion> {
 
 fn is_both(versions: &BTreeSet<SoapVersion>) -> bool {
     *versions == both()
+}
+
+fn is_document(style: &SoapStyle) -> bool {
+    *style == SoapStyle::Document
 }
 
 fn is_as_asked(mtom: &Mtom) -> bool {

@@ -7,7 +7,7 @@ use crate::lexical::words;
 use crate::namespace::QName;
 use crate::soap::Version;
 use crate::sources::{DescriptionError, WSDL};
-use crate::xsd::SchemaSet;
+use crate::xsd::{JSON_ANNOTATIONS, SchemaSet};
 
 /// Where WS-Addressing says what a message's action is.
 pub(super) const METADATA: &str = "http://www.w3.org/2007/05/addressing/metadata";
@@ -189,7 +189,8 @@ impl<'d> Definitions<'d> {
                 None => !taken.iter().any(|one| one == part_name),
             };
             if is_in_body {
-                parts.push(Part { name: part_name.to_owned(), holds: holds(part, schemas)? });
+                let (name, member) = (part_name.to_owned(), member(part, part_name));
+                parts.push(Part { name, member, holds: holds(part, schemas)? });
             }
         }
         let action = ACTIONS.iter().find_map(|namespace| abstraction.element.attribute(namespace, "Action"));
@@ -274,6 +275,12 @@ fn matching<'d>(
         .first()
         .copied()
         .ok_or_else(|| place.invalid(format!("the port type has no operation {name:?}")))
+}
+
+/// The member of the JSON that a part is: called like it, unless the description says something else.
+fn member(part: Placed<'_>, name: &str) -> Option<String> {
+    let annotation = |name| part.element.attribute(JSON_ANNOTATIONS, name);
+    (annotation("shape") != Some("value")).then(|| annotation("key").unwrap_or(name).to_owned())
 }
 
 fn holds(part: Placed<'_>, schemas: &SchemaSet) -> Result<Holds, DescriptionError> {

@@ -1,7 +1,7 @@
 //! The bodies of messages, from and to JSON.
 //!
 //! A body of one element is the JSON of that element: for a wrapped operation an object of its parameters. The
-//! body of an rpc/literal message is an object with one member for each part.
+//! body of an rpc/literal message is an object with one member for each part, unless the one part is all of it.
 
 use crosstie_model::Fault;
 use serde_json::{Map, Value};
@@ -67,15 +67,13 @@ impl Message {
             },
             Body::Element(id) => schemas.element_to_xml(*id, value, writer, options),
             Body::Call { wrapper, parts } => {
-                let none = Map::new();
-                let members = match value {
-                    Value::Object(members) => members,
-                    Value::Null => &none,
-                    _ => return Err(whole("the value is not an object")),
-                };
+                let is_whole = |part: &Part| part.member.is_none();
+                if !matches!(value, Value::Object(_) | Value::Null) && !parts.iter().any(is_whole) {
+                    return Err(whole("the value is not an object"));
+                }
                 let begin = writer.mark();
                 writer.start(&wrapper.namespace, &wrapper.local);
-                let faults = call_to_xml(schemas, parts, members, writer, options);
+                let faults = call_to_xml(schemas, parts, value, writer, options);
                 writer.end();
                 if !faults.is_empty() {
                     writer.rewind(begin);
@@ -96,6 +94,7 @@ fn call_to_json(
     let mut members = Map::new();
     let mut faults = Vec::new();
     let mut seen = Vec::new();
+    let mut whole = None;
     for child in call.elements() {
         let Some(part) = parts.iter().find(|part| part.name == child.local()) else {
             faults.push(Fault {
@@ -113,50 +112,63 @@ fn call_to_json(
             Holds::Type(id) => schemas.type_to_json(id, child, options),
             Holds::Element(id) => schemas.element_to_json(id, child, options),
         };
-        match read {
-            Ok(value) => drop(members.insert(part.name.clone(), value)),
-            Err(found) => faults.extend(found.into_iter().map(|fault| inside(&part.name, fault))),
+        match (read, &part.member) {
+            (Ok(value), Some(member)) => drop(members.insert(member.clone(), value)),
+            (Ok(value), None) => whole = Some(value),
+            (Err(found), _) => faults.extend(found.into_iter().map(|fault| inside(part, fault))),
         }
     }
     for part in parts.iter().filter(|part| !seen.contains(&part.name.as_str())) {
-        faults.push(Fault { pointer: format!("/{}", part.name), detail: "is required".to_owned() });
+        faults.push(missing(part));
     }
-    if faults.is_empty() { Ok(Value::Object(members)) } else { Err(faults) }
+    if faults.is_empty() { Ok(whole.unwrap_or(Value::Object(members))) } else { Err(faults) }
 }
 
 fn call_to_xml(
     schemas: &SchemaSet,
     parts: &[Part],
-    members: &Map<String, Value>,
+    whole: &Value,
     writer: &mut Writer,
     options: &mut WriteOptions<'_>,
 ) -> Vec<Fault> {
     let mut faults = Vec::new();
     for part in parts {
         // A part is always there, and never nil (WS-I Basic Profile 1.1, R2211).
-        let value = members.get(&part.name).unwrap_or(&Value::Null);
+        let value = part.member.as_ref().map_or(whole, |member| whole.get(member).unwrap_or(&Value::Null));
         let written = match part.holds {
             Holds::Type(_) if value.is_null() => {
-                faults.push(Fault { pointer: format!("/{}", part.name), detail: "is required".to_owned() });
+                faults.push(missing(part));
                 continue;
             }
             Holds::Type(id) => schemas.type_to_xml(id, ("", &part.name), value, writer, options),
             Holds::Element(id) => schemas.element_to_xml(id, value, writer, options),
         };
         if let Err(found) = written {
-            faults.extend(found.into_iter().map(|fault| inside(&part.name, fault)));
+            faults.extend(found.into_iter().map(|fault| inside(part, fault)));
         }
     }
-    if options.unknown == UnknownMembers::Refuse {
-        for key in members.keys().filter(|key| !parts.iter().any(|part| part.name == **key)) {
+    let is_known =
+        |key: &str| parts.iter().any(|part| part.member.as_ref().is_none_or(|member| member == key));
+    if let (Value::Object(members), UnknownMembers::Refuse) = (whole, options.unknown) {
+        for key in members.keys().filter(|key| !is_known(key)) {
             faults.push(Fault { pointer: format!("/{key}"), detail: "is not known here".to_owned() });
         }
     }
     faults
 }
 
-fn inside(part: &str, fault: Fault) -> Fault {
-    Fault { pointer: format!("/{part}{}", fault.pointer), ..fault }
+fn inside(part: &Part, fault: Fault) -> Fault {
+    Fault { pointer: format!("{}{}", pointer(part), fault.pointer), ..fault }
+}
+
+fn missing(part: &Part) -> Fault {
+    Fault { pointer: pointer(part), detail: "is required".to_owned() }
+}
+
+/// Where a part is in the JSON.
+fn pointer(part: &Part) -> String {
+    let escaped = |member: &String| format!("/{}", member.replace('~', "~0").replace('/', "~1"));
+    part.member.as_ref().map(escaped).unwrap_or_default()
 }
 
 fn whole(detail: &str) -> Vec<Fault> {

@@ -19,4 +19,4 @@ mod tests;
 pub use model::{
     Binding, Body, FaultMessage, HeaderPart, Holds, Message, Operation, Part, Port, Service, Wsdl,
 };
-pub use write::{FAULT_ELEMENT, OperationDescription, ServiceDescription};
+pub use write::{FAULT_ELEMENT, MessageStyle, OperationDescription, ServiceDescription};

@@ -103,6 +103,8 @@ pub enum Body {
 pub struct Part {
     /// Its name.
     pub name: String,
+    /// The member of the message's JSON that it is; `None` where it is all of it.
+    pub member: Option<String>,
     /// What it holds.
     pub holds: Holds,
 }

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::{Body, FAULT_ELEMENT, OperationDescription, ServiceDescription, Wsdl};
+use super::{Body, FAULT_ELEMENT, MessageStyle, OperationDescription, ServiceDescription, Wsdl};
 use crate::convert::{ReadOptions, WriteOptions};
 use crate::soap::Version;
 use crate::{DescriptionError, Document, Limits, Writer};
@@ -136,11 +136,108 @@ fn what_is_written_is_read_and_carries_messages() {
 
 #[test]
 fn operations_whose_elements_clash_are_refused() {
-    let mut service = ServiceDescription::new("S", "urn:s", "");
-    service.operation(&operation("A", None, None)).unwrap();
-    for clash in ["A", "AResponse", FAULT_ELEMENT] {
-        assert!(service.operation(&operation(clash, None, None)).is_err(), "{clash}");
+    for style in [MessageStyle::Document, MessageStyle::Rpc] {
+        let mut service = ServiceDescription::new("S", "urn:s", "").in_style(style);
+        service.operation(&operation("A", None, None)).unwrap();
+        for clash in ["A", "AResponse", FAULT_ELEMENT] {
+            assert!(service.operation(&operation(clash, None, None)).is_err(), "{clash}");
+        }
     }
+}
+
+/// What can be a part: everything but what may be null.
+fn callable() -> Value {
+    let mut matrix = matrix();
+    for gone in ["maybe", "gone"] {
+        matrix["properties"].as_object_mut().unwrap().remove(gone);
+    }
+    matrix["properties"]["with space"] = json!({"type": "string"});
+    matrix
+}
+
+fn called() -> ServiceDescription {
+    let mut service = ServiceDescription::new("Calls", "urn:example:calls", "").in_style(MessageStyle::Rpc);
+    let (matrix, list) = (callable(), json!({"type": "array", "items": {"type": "string"}}));
+    let (whole, map) =
+        (json!({"type": "integer"}), json!({"type": "object", "additionalProperties": {"type": "integer"}}));
+    for (name, input, output) in [
+        ("Echo", Some(&matrix), Some(&matrix)),
+        ("Count", Some(&list), Some(&whole)),
+        ("Sums", Some(&map), Some(&map)),
+        ("Loose", None, None),
+    ] {
+        service.operation(&operation(name, input, output)).unwrap();
+    }
+    service
+        .operation(&OperationDescription { one_way: true, ..operation("Notify", Some(&list), None) })
+        .unwrap();
+    service
+}
+
+#[test]
+fn a_description_of_calls_is_written_as_clients_expect_it() {
+    insta::assert_snapshot!(called().document("https://example.org/soap").replace("><", ">\n<"));
+}
+
+#[test]
+fn calls_carry_what_services_declare() {
+    let wsdl = called().compile().unwrap();
+    assert!(wsdl.warnings.is_empty(), "{:?}", wsdl.warnings);
+    let binding = &wsdl.service(None).unwrap().port(None, Some(Version::V11)).unwrap().binding;
+    let message = |name: &str, is_answer: bool| {
+        let operation = binding.operation(name).unwrap();
+        if is_answer { operation.output.as_ref().unwrap() } else { &operation.input }
+    };
+    let mut value = value();
+    for gone in ["maybe", "gone"] {
+        value.as_object_mut().unwrap().remove(gone);
+    }
+    value["with space"] = json!("x");
+    value["optional"] = json!("o");
+    for (name, is_answer, carried) in [
+        ("Echo", false, value.clone()),
+        ("Echo", true, value.clone()),
+        ("Count", false, json!(["a", ""])),
+        ("Count", true, json!(3)),
+        ("Sums", false, json!({"a b": 1})),
+        ("Sums", true, json!({})),
+        ("Loose", false, json!({})),
+        ("Loose", true, json!({"x": "1"})),
+        ("Notify", false, json!([])),
+    ] {
+        let message = message(name, is_answer);
+        let Body::Call { wrapper, .. } = &message.body else { panic!("{name}") };
+        assert_eq!(&*wrapper.namespace, "urn:example:calls");
+        assert_eq!(&*wrapper.local, if is_answer { format!("{name}Response") } else { name.to_owned() });
+        let written = body(&wsdl, message, &carried).unwrap_or_else(|faults| panic!("{name} {faults:?}"));
+        assert_eq!(parsed(&wsdl, message, &written).unwrap(), carried, "{written}");
+    }
+    let pointers = |faults: Vec<crosstie_model::Fault>| -> Vec<String> {
+        faults.into_iter().map(|fault| fault.pointer).collect()
+    };
+    let mut lacking = value.clone();
+    lacking.as_object_mut().unwrap().remove("with space");
+    assert_eq!(pointers(body(&wsdl, message("Echo", true), &lacking).unwrap_err()), ["/with space"]);
+    let written = body(&wsdl, message("Echo", false), &value).unwrap();
+    let twice = written.replace("<whole>-5</whole>", "<whole>x</whole><flag>true</flag><other/>");
+    let faults = pointers(parsed(&wsdl, message("Echo", false), &twice).unwrap_err());
+    assert_eq!(faults, ["/whole", "/other", "/flag"]);
+    assert!(body(&wsdl, message("Count", true), &json!(null)).is_err(), "a part is never nil");
+}
+
+#[test]
+fn what_may_be_null_is_no_part_of_a_call() {
+    let mut service = ServiceDescription::new("S", "urn:s", "").in_style(MessageStyle::Rpc);
+    let maybe = json!({"type": "object", "properties": {"a": {"type": "string"},
+        "b": {"anyOf": [{"type": "integer"}, {"type": "null"}]}}, "required": ["a"]});
+    let error = service.operation(&operation("A", Some(&maybe), None)).unwrap_err();
+    assert!(error.detail.contains("\"b\" may be null"), "{error}");
+    let whole = json!({"type": ["integer", "null"]});
+    let error = service.operation(&operation("B", None, Some(&whole))).unwrap_err();
+    assert!(error.detail.contains("the result may be null"), "{error}");
+    // In a model it may.
+    let model = json!({"type": "object", "properties": {"m": maybe}, "required": ["m"]});
+    service.operation(&operation("C", Some(&model), Some(&json!({"type": "null"})))).unwrap();
 }
 
 fn read(parts: &[(&str, &str)]) -> Result<Wsdl, DescriptionError> {

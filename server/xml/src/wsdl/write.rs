@@ -7,7 +7,7 @@ use super::model::Wsdl;
 use crate::soap::Version;
 use crate::sources::{DescriptionError, WSDL};
 use crate::writer::Writer;
-use crate::xsd::{GenerateError, Role, SchemaWriter};
+use crate::xsd::{GenerateError, JSON_ANNOTATIONS, MessagePart, Role, SchemaWriter};
 
 /// The name of the element that the detail of each fault holds.
 pub const FAULT_ELEMENT: &str = "ServiceFault";
@@ -30,9 +30,28 @@ pub struct OperationDescription<'a> {
     pub one_way: bool,
 }
 
-/// A service to be described: document/literal wrapped, both versions of SOAP as two ports.
+/// How the messages of a service look that is described here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageStyle {
+    /// document/literal wrapped: one element holds everything.
+    Document,
+    /// rpc/literal: each parameter and each result is a part of its message.
+    Rpc,
+}
+
+impl MessageStyle {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Document => "document",
+            Self::Rpc => "rpc",
+        }
+    }
+}
+
+/// A service to be described, both versions of SOAP as two ports.
 #[derive(Debug)]
 pub struct ServiceDescription {
+    style: MessageStyle,
     name: String,
     namespace: String,
     documentation: String,
@@ -46,10 +65,12 @@ struct Described {
     documentation: String,
     action: String,
     one_way: bool,
+    /// The parts of its request and of its answer, in rpc style.
+    parts: [Vec<MessagePart>; 2],
 }
 
 impl ServiceDescription {
-    /// The service `name` in `namespace`, without operations.
+    /// The service `name` in `namespace`, without operations, in document style.
     #[must_use]
     pub fn new(name: &str, namespace: &str, documentation: &str) -> Self {
         let mut schema = SchemaWriter::new(namespace);
@@ -57,6 +78,7 @@ impl ServiceDescription {
         let made = schema.element(FAULT_ELEMENT, Some(&fault_schema()), Role::Request);
         debug_assert!(made.is_ok(), "{made:?}");
         Self {
+            style: MessageStyle::Document,
             name: crate::encode_name(name).into_owned(),
             namespace: namespace.to_owned(),
             documentation: documentation.to_owned(),
@@ -65,22 +87,40 @@ impl ServiceDescription {
         }
     }
 
+    /// The service in another style, which counts for the operations that are added from here on.
+    #[must_use]
+    pub fn in_style(mut self, style: MessageStyle) -> Self {
+        if style == MessageStyle::Rpc {
+            self.schema.leave_unqualified();
+        }
+        Self { style, ..self }
+    }
+
     /// Adds an operation.
     ///
     /// # Errors
-    /// Its schemas have no counterpart in XML Schema, or its elements are called like those of another.
+    /// Its schemas have no counterpart in XML Schema or in the style, or its elements are called like those of
+    /// another.
     pub fn operation(&mut self, operation: &OperationDescription<'_>) -> Result<(), GenerateError> {
         let name = crate::encode_name(operation.name).into_owned();
         let answer = format!("{name}Response");
         for element in [&name, &answer] {
-            if self.schema.has_element(element) {
+            if self.schema.has_element(element) || self.operations.iter().any(|known| known.has(element)) {
                 let detail = "another operation has an element of that name".to_owned();
                 return Err(GenerateError { element: element.clone(), detail });
             }
         }
-        self.schema.element(&name, operation.input, Role::Request)?;
-        if !operation.one_way {
-            self.schema.element(&answer, operation.output, Role::Response)?;
+        let mut parts = [Vec::new(), Vec::new()];
+        let directions = [
+            (Role::Request, &name, operation.input, true),
+            (Role::Response, &answer, operation.output, !operation.one_way),
+        ];
+        for ((role, element, declared, is_there), parts) in directions.into_iter().zip(&mut parts) {
+            match self.style {
+                _ if !is_there => {}
+                MessageStyle::Document => self.schema.element(element, declared, role)?,
+                MessageStyle::Rpc => *parts = self.schema.parts(element, declared, role)?,
+            }
         }
         let separator = if self.namespace.ends_with(['/', '#', ':']) { "" } else { "/" };
         self.operations.push(Described {
@@ -88,6 +128,7 @@ impl ServiceDescription {
             name,
             documentation: operation.documentation.to_owned(),
             one_way: operation.one_way,
+            parts,
         });
         Ok(())
     }
@@ -137,23 +178,48 @@ impl ServiceDescription {
     }
 
     fn messages(&self, writer: &mut Writer) {
-        let mut message = |name: &str, part: &str, element: &str| {
-            writer.start(WSDL, "message");
-            writer.attribute("", "name", name);
-            writer.start(WSDL, "part");
-            writer.attribute("", "name", part);
-            writer.name_attribute("", "element", (&self.namespace, element));
-            writer.end();
-            writer.end();
-        };
         for operation in &self.operations {
-            message(&format!("{}Request", operation.name), "parameters", &operation.name);
+            let Described { name, parts: [request, answer], .. } = operation;
+            self.message(writer, &format!("{name}Request"), "parameters", name, request);
             if !operation.one_way {
-                let answer = format!("{}Response", operation.name);
-                message(&answer, "parameters", &answer);
+                let name = format!("{name}Response");
+                self.message(writer, &name, "parameters", &name, answer);
             }
         }
-        message(&format!("{FAULT_ELEMENT}Message"), "fault", FAULT_ELEMENT);
+        // A fault is an element in both styles (WS-I Basic Profile 1.1, R2205).
+        writer.start(WSDL, "message");
+        writer.attribute("", "name", &format!("{FAULT_ELEMENT}Message"));
+        self.element_part(writer, "fault", FAULT_ELEMENT);
+        writer.end();
+    }
+
+    fn message(&self, writer: &mut Writer, name: &str, part: &str, element: &str, parts: &[MessagePart]) {
+        writer.start(WSDL, "message");
+        writer.attribute("", "name", name);
+        if self.style == MessageStyle::Document {
+            self.element_part(writer, part, element);
+        }
+        for part in parts {
+            writer.start(WSDL, "part");
+            writer.attribute("", "name", &part.name);
+            writer.name_attribute("", "type", (&part.holds.namespace, &part.holds.local));
+            match &part.member {
+                None => writer.attribute(JSON_ANNOTATIONS, "shape", "value"),
+                Some(member) if *member != part.name => {
+                    writer.attribute(JSON_ANNOTATIONS, "key", member);
+                }
+                Some(_) => {}
+            }
+            writer.end();
+        }
+        writer.end();
+    }
+
+    fn element_part(&self, writer: &mut Writer, name: &str, element: &str) {
+        writer.start(WSDL, "part");
+        writer.attribute("", "name", name);
+        writer.name_attribute("", "element", (&self.namespace, element));
+        writer.end();
     }
 
     fn port_type(&self, writer: &mut Writer) {
@@ -191,7 +257,7 @@ impl ServiceDescription {
         writer.attribute("", "name", &self.port_name(version));
         writer.name_attribute("", "type", (&self.namespace, &format!("{}PortType", self.name)));
         writer.start(soap, "binding");
-        writer.attribute("", "style", "document");
+        writer.attribute("", "style", self.style.word());
         // The same URI for both versions (WSDL 1.1 Binding Extension for SOAP 1.2, section 4.2).
         writer.attribute("", "transport", "http://schemas.xmlsoap.org/soap/http");
         writer.end();
@@ -200,12 +266,16 @@ impl ServiceDescription {
             writer.attribute("", "name", &operation.name);
             writer.start(soap, "operation");
             writer.attribute("", "soapAction", &operation.action);
-            writer.attribute("", "style", "document");
+            writer.attribute("", "style", self.style.word());
             writer.end();
             for kind in if operation.one_way { &["input"][..] } else { &["input", "output"][..] } {
                 writer.start(WSDL, kind);
                 writer.start(soap, "body");
                 writer.attribute("", "use", "literal");
+                if self.style == MessageStyle::Rpc {
+                    // That of the element around the parts (WS-I Basic Profile 1.1, R2717).
+                    writer.attribute("", "namespace", &self.namespace);
+                }
                 writer.end();
                 writer.end();
             }
@@ -245,6 +315,13 @@ impl ServiceDescription {
             Version::V11 => format!("{}Soap", self.name),
             Version::V12 => format!("{}Soap12", self.name),
         }
+    }
+}
+
+impl Described {
+    /// Whether its request or its answer has this element.
+    fn has(&self, element: &str) -> bool {
+        self.name == element || element.strip_suffix("Response") == Some(self.name.as_str())
     }
 }
 

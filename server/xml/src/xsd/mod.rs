@@ -21,7 +21,7 @@ use std::sync::{Arc, LazyLock};
 
 pub(crate) use builtin::{ANY_SIMPLE_TYPE, ANY_TYPE, KNOWN_SCHEMAS, STRING};
 pub(crate) use facets::{calendar, same};
-pub use generate::{GenerateError, Role, SchemaWriter};
+pub use generate::{GenerateError, MessagePart, Role, SchemaWriter};
 pub(crate) use model::{
     AttributeUse, ComplexType, Content, Member, Model, Particle, Primitive, Process, Shape, SimpleType, Term,
     TypeDefinition, Variety, Wildcard,

@@ -43,7 +43,7 @@ use tag::{Tag, TypeRef};
 
 use super::JSON_ANNOTATIONS;
 use crate::chars::encode_name;
-use crate::namespace::XSD;
+use crate::namespace::{QName, XSD};
 use crate::writer::Writer;
 
 /// How deep schemas may nest, and how long a chain of references may be.
@@ -68,12 +68,24 @@ pub enum Role {
     Response,
 }
 
+/// A part of an rpc/literal message: an element of no namespace called after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessagePart {
+    /// Its name.
+    pub name: String,
+    /// The member of the JSON that it is; `None` where it is all of it.
+    pub member: Option<String>,
+    /// The type of what it holds.
+    pub holds: QName,
+}
+
 /// A schema being made for one namespace. Types of one name and one content are shared.
 #[derive(Debug)]
 pub struct SchemaWriter {
     namespace: String,
     types: IndexMap<String, Tag>,
     elements: Vec<Tag>,
+    is_qualified: bool,
 }
 
 /// How one value is held: the type of its element, and whether it may be nil.
@@ -100,11 +112,32 @@ struct Translation<'g, 's> {
 
 type Outcome<T> = Result<T, String>;
 
+/// A part: its name, the member that it is, its type.
+type Described = (String, Option<String>, TypeRef);
+
+impl Role {
+    /// What a value is called that is no object.
+    fn sole(self) -> &'static str {
+        match self {
+            Self::Request => "value",
+            Self::Response => "result",
+        }
+    }
+}
+
 impl SchemaWriter {
     /// A schema without content.
     #[must_use]
     pub fn new(namespace: &str) -> Self {
-        Self { namespace: namespace.to_owned(), types: IndexMap::new(), elements: Vec::new() }
+        let (types, elements) = (IndexMap::new(), Vec::new());
+        Self { namespace: namespace.to_owned(), types, elements, is_qualified: true }
+    }
+
+    /// Puts the elements within those that are added from here on into no namespace, where the parts of rpc/literal
+    /// messages are (WS-I Basic Profile 1.1, R2735): there are clients that take both for one.
+    pub fn leave_unqualified(&mut self) {
+        self.is_qualified = false;
+        self.elements.iter_mut().chain(self.types.values_mut()).for_each(Tag::qualify);
     }
 
     /// Adds the global element `name`, which holds what `schema` declares.
@@ -130,6 +163,38 @@ impl SchemaWriter {
         Ok(())
     }
 
+    /// Adds the types of the parts of an rpc/literal message of the operation `name`, which holds what `schema`
+    /// declares: a part for each property of an object, and one for anything else.
+    ///
+    /// # Errors
+    /// As [`SchemaWriter::element`]; or a part could be nil, which it may not (WS-I Basic Profile 1.1, R2211).
+    pub fn parts(
+        &mut self,
+        name: &str,
+        schema: Option<&Value>,
+        role: Role,
+    ) -> Result<Vec<MessagePart>, GenerateError> {
+        let any = || TypeRef::Xs("anyType");
+        let found = match (schema, role) {
+            (None, Role::Request) => Ok(Vec::new()),
+            (None, Role::Response) => Ok(vec![(role.sole().to_owned(), None, any())]),
+            (Some(schema), role) => {
+                let (types, references) = (&mut self.types, HashMap::new());
+                let mut translation = Translation { types, root: schema, references, nesting: 0 };
+                translation.parts(name, schema, role)
+            }
+        };
+        let found = found.map_err(|detail| GenerateError { element: name.to_owned(), detail })?;
+        let part = |(name, member, holds): Described| {
+            let holds = match holds {
+                TypeRef::Xs(local) => QName::new(XSD, local),
+                TypeRef::Own(local) => QName::new(self.namespace.as_str(), local.as_str()),
+            };
+            MessagePart { name: encode_name(&name).into_owned(), member, holds }
+        };
+        Ok(found.into_iter().map(part).collect())
+    }
+
     /// Whether an element of that name was added.
     #[must_use]
     pub fn has_element(&self, name: &str) -> bool {
@@ -148,7 +213,8 @@ impl SchemaWriter {
             writer.declare(JSON_ANNOTATIONS);
         }
         writer.attribute("", "targetNamespace", &self.namespace);
-        writer.attribute("", "elementFormDefault", "qualified");
+        let form = if self.is_qualified { "qualified" } else { "unqualified" };
+        writer.attribute("", "elementFormDefault", form);
         for tag in self.elements.iter().chain(self.types.values()) {
             tag.write(writer, &self.namespace);
         }
@@ -167,7 +233,7 @@ impl SchemaWriter {
 impl<'s> Translation<'_, 's> {
     /// What the element at the top holds.
     fn root(&mut self, name: &str, schema: &'s Value, role: Role) -> Outcome<What> {
-        let sole = if role == Role::Request { "value" } else { "result" };
+        let sole = role.sole();
         let (inner, nullable) = without_null(schema);
         if !nullable {
             let resolved = self.resolve(&inner)?;
@@ -188,6 +254,42 @@ impl<'s> Translation<'_, 's> {
         let member = Tag::new("element").with("name", sole).holding(held.what);
         let member = if held.nillable { member.with("nillable", "true") } else { member };
         Ok(What::Inline(compound::sequence(vec![member]).annotated("shape", "value")))
+    }
+
+    /// The parts of an rpc/literal message of the operation `name`.
+    fn parts(&mut self, name: &str, schema: &'s Value, role: Role) -> Outcome<Vec<Described>> {
+        let (inner, nullable) = without_null(schema);
+        let resolved = self.resolve(&inner)?;
+        if resolved.get("type") == Some(&Value::from("null")) {
+            return Ok(Vec::new());
+        }
+        let properties = resolved.get("properties").and_then(Value::as_object);
+        let is_closed = resolved.get("additionalProperties").is_none_or(|more| *more == Value::Bool(false));
+        if let (Some(properties), true, false) = (properties, is_object(resolved) && is_closed, nullable) {
+            let part = |(key, property): (&String, &Value)| {
+                let holds = self.part(property, &format!("{name}{}", pascal(key)));
+                let holds = holds.map_err(|detail| format!("{key:?} {detail}"))?;
+                Ok((key.clone(), Some(key.clone()), holds))
+            };
+            return properties.clone().iter().map(part).collect();
+        }
+        let holds = self.part(schema, &format!("{name}{}", pascal(role.sole())));
+        let holds = holds.map_err(|detail| format!("the {} {detail}", role.sole()))?;
+        Ok(vec![(role.sole().to_owned(), None, holds)])
+    }
+
+    /// The type of a part.
+    fn part(&mut self, schema: &Value, hint: &str) -> Outcome<TypeRef> {
+        let held = self.held(schema, hint)?;
+        let is_anything = matches!(held.what, What::Ref(TypeRef::Xs("anyType")));
+        if held.nillable && !is_anything {
+            return Err("may be null, and a part of an rpc message never is: let it be a member of a model"
+                .to_owned());
+        }
+        match held.what {
+            What::Ref(name) => Ok(name),
+            What::Inline(tag) => self.named(hint, None, &|_, _| Ok(tag.clone())).map(TypeRef::Own),
+        }
     }
 
     /// How a value of `schema` is held; `hint` names the type, if it needs a name and has none.

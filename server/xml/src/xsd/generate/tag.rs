@@ -87,6 +87,16 @@ impl Tag {
         self
     }
 
+    /// Says of each element within this one that it is in the schema's namespace.
+    pub(super) fn qualify(&mut self) {
+        for child in &mut self.children {
+            child.qualify();
+            if child.name == "element" {
+                child.attributes.push(("form", Text::Plain("qualified".to_owned())));
+            }
+        }
+    }
+
     pub(super) fn is_called(&self, name: &str) -> bool {
         self.attributes.iter().any(|(attribute, text)| {
             *attribute == "name" && matches!(text, Text::Plain(text) if text == name)
