@@ -93,7 +93,8 @@ fn stat(pid: u32) -> Option<(char, u64)> {
 
 /// The one of them that is not about to be gone.
 pub(crate) fn running_in(directory: &Path, program: &str) -> Option<Identity> {
-    working_in(directory, program).into_iter().find(|identity| !identity.is_ending())
+    // In this order: one that is gone by then is not ending either.
+    working_in(directory, program).into_iter().find(|identity| !identity.is_ending() && identity.lives())
 }
 
 /// The living processes whose working directory is `directory` and whose program is called `program`.

@@ -33,6 +33,9 @@ const LAST_WORDS: u64 = 2048;
 /// How long an address may stay taken by what a killed part left.
 const FREE_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long a part may take to be gone that was killed: it ends no sooner than what it writes is on its disk.
+const ENDING_LIMIT: Duration = Duration::from_secs(60);
+
 /// How often a part is looked at that starts or ends.
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -76,15 +79,15 @@ impl PartProcess {
     /// The process that was started last, if it lives. One that was killed a moment ago is waited for: it will
     /// never answer again.
     pub(crate) fn running(&self) -> Option<Identity> {
-        let deadline = Instant::now() + FREE_LIMIT;
+        let deadline = Instant::now() + ENDING_LIMIT;
         loop {
             self.reap();
-            match Identity::read(&self.plan.directory) {
-                Some(identity) if identity.is_ending() && Instant::now() < deadline => {
-                    std::thread::sleep(INTERVAL);
-                }
-                found => return found,
+            let identity = Identity::read(&self.plan.directory)?;
+            if !identity.is_ending() || Instant::now() >= deadline {
+                // It may have ended since it was read.
+                return identity.lives().then_some(identity);
             }
+            std::thread::sleep(INTERVAL);
         }
     }
 
