@@ -10,12 +10,13 @@ use nix::sys::signal::Signal;
 use crate::traffic::show;
 use crate::world::{World, signal};
 
-/// HAProxy's worker.
+/// HAProxy's worker; after a reload the new one, though the old may still be at its last connections.
 pub(crate) fn worker(world: &World) -> u32 {
     let master = i32::try_from(world.haproxy()).unwrap();
     let children = tree(master);
-    let worker = children.iter().find(|process| process.parent == master).unwrap();
-    u32::try_from(worker.pid).unwrap()
+    let workers = children.iter().filter(|process| process.parent == master).map(|process| process.pid);
+    // The youngest has the highest id.
+    u32::try_from(workers.max().unwrap()).unwrap()
 }
 
 #[test]
