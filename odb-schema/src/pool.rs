@@ -122,7 +122,7 @@ impl<L: Link> Pool<L> {
     /// Starts a session. A pooled connection whose database went away meanwhile shows that at its first
     /// statement; nothing was asked of it yet, so the next one is tried, in the end a fresh one.
     pub(crate) async fn begin(&self, mode: Mode) -> Result<Session<L>, OdbError> {
-        let turn = match mode {
+        let mut turn = match mode {
             Mode::Write if L::ONE_WRITER => Some(Arc::clone(&self.writer).lock_owned().await),
             _ => None,
         };
@@ -132,19 +132,15 @@ impl<L: Link> Pool<L> {
             Mode::Write => Some(L::BEGIN_WRITE),
         };
         loop {
-            let mut link = self.links.get().await.map_err(|error| self.refused(error))?;
+            let link = self.links.get().await.map_err(|error| self.refused(error))?;
             let used = managed::Object::metrics(&link).recycle_count > 0;
-            let Some(statement) = statement else {
-                return Ok(Session { link: Some(link), mode, _turn: turn });
-            };
-            match link.batch_execute(statement).await.map_err(refine_or_away::<L>) {
-                Ok(()) => return Ok(Session { link: Some(link), mode, _turn: turn }),
-                Err(error) => {
-                    drop(managed::Object::take(link));
-                    if !used || !error.is_unreachable() {
-                        return Err(error);
-                    }
-                }
+            // From here on: who gives up while it begins must not leave half an answer with the pool.
+            let mut session = Session { link: Some(link), mode, turn: turn.take() };
+            let Some(statement) = statement else { return Ok(session) };
+            match session.link()?.batch_execute(statement).await.map_err(refine_or_away::<L>) {
+                Ok(()) => return Ok(session),
+                Err(error) if !used || !error.is_unreachable() => return Err(error),
+                Err(_) => turn = session.turn.take(),
             }
         }
     }
@@ -191,7 +187,8 @@ fn refine_or_away<L: Link>(error: diesel::result::Error) -> OdbError {
 pub(crate) struct Session<L: Link> {
     link: Option<managed::Object<Opener<L>>>,
     mode: Mode,
-    _turn: Option<OwnedMutexGuard<()>>,
+    /// Held for as long as the session lasts.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl<L: Link> Session<L> {
