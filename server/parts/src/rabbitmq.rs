@@ -128,6 +128,10 @@ impl RabbitMq {
             .env("RUNNING_UNDER_SYSTEMD", "true")
             .env("RABBITMQ_NODENAME", NODE)
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", MACHINE_ARGUMENTS)
+            // Once a minute a broker sees to it that `epmd` knows it, by a machine that is started for it: not here,
+            // where it would listen on all addresses.
+            .env("ERL_AFLAGS", "-start_epmd false")
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             // A dump of a crash would hold the password.
             .env("ERL_CRASH_DUMP_SECONDS", "0");
         let files = [
